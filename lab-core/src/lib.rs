@@ -14,5 +14,7 @@
 //! - [`snapshot`]: a lab folder on disk
 
 pub mod addr;
+pub mod engine;
 pub mod formats;
 pub mod model;
+pub mod semantics;

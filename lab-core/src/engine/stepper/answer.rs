@@ -1,0 +1,162 @@
+//! Answers to rejected packets, and their own way home.
+
+use std::net::IpAddr;
+
+use super::send::Way;
+use super::skb::{Skb, Tracked};
+use super::{Origin, Step, Walk};
+use crate::addr::{Family, Mac};
+use crate::engine::journey::Event;
+use crate::model::{
+    AddressType, Answer, AnswerKind, Decision, Frame, Hop, HopDirection, Host, Interface, Outcome, Packet,
+    Stage,
+};
+use crate::semantics::addrtype::address_type;
+use crate::semantics::icmp;
+use crate::semantics::routing::Flow;
+
+impl<'a> Walk<'a, '_> {
+    /// Answers a packet that `by` ended. Nothing is sent about ICMP errors,
+    /// to groups, or where the way back cannot be routed: then it is dropped.
+    /// `local`: the packet is for this host itself.
+    pub(super) fn answer(
+        &mut self,
+        host: &'a Host,
+        about: &Skb,
+        kind: AnswerKind,
+        by: Decision,
+        local: bool,
+    ) -> Step<'a> {
+        let silent = Step::Done(Outcome::Dropped { by: by.clone() });
+        let is_reset = kind == AnswerKind::TcpReset;
+        if self.is_answer || (!is_reset && !icmp::may_answer(&about.packet)) {
+            return silent;
+        }
+        let Some((way, packet)) = self.answer_way(host, about, kind, local) else { return silent };
+        let mut skb = Skb::new(packet);
+        if about.tracked != Tracked::None {
+            skb.tracked = about.tracked.clone();
+            skb.info = about.info.of_answer();
+        }
+        let mut walk = Walk::new(self.lab, self.world, self.choices, self.origin.clone(), true);
+        // A reset about a frame that came by a bridge port goes straight back
+        // out of that port, past every hook (nf_send_reset).
+        let port = about.bridged.as_ref().and_then(|b| host.interface(&b.input));
+        let outcome = match (is_reset, port) {
+            (true, Some(port)) => {
+                let step = walk.straight_back(host, port, about, skb);
+                walk.finish(step)
+            }
+            _ => {
+                let step = walk.local_out(host, way, skb);
+                walk.finish(step)
+            }
+        };
+        let Walk { events, assumptions, unknown, .. } = walk;
+        let outcome = self.answered(host, kind, by, outcome, &events);
+        self.answer_events = events;
+        self.assumptions.extend(assumptions);
+        self.unknown.extend(unknown);
+        Step::Done(outcome)
+    }
+
+    fn straight_back(&mut self, host: &'a Host, port: &'a Interface, about: &Skb, skb: Skb) -> Step<'a> {
+        let frame = Frame {
+            src: about.destination_mac.unwrap_or(Mac::ZERO),
+            dst: about.source_mac.unwrap_or(Mac::ZERO),
+            packet: skb.packet.clone(),
+        };
+        self.device_out(host, port, frame, skb)
+    }
+
+    /// The way of an answer, and the answer with its source address.
+    fn answer_way(
+        &mut self,
+        host: &'a Host,
+        about: &Skb,
+        kind: AnswerKind,
+        local: bool,
+    ) -> Option<(Way<'a>, Packet)> {
+        let packet = &about.packet;
+        let v4 = packet.family() == Family::Ipv4;
+        let (src, protocol, ports) = match kind {
+            AnswerKind::TcpReset => {
+                let foreign = v4
+                    && !matches!(
+                        address_type(host, packet.dst, None),
+                        AddressType::Local | AddressType::Unicast
+                    );
+                let ports = packet.transport.ports().map(|(s, d)| (d, s));
+                ((!foreign).then_some(packet.dst), (!v4).then_some(6), if v4 { None } else { ports })
+            }
+            AnswerKind::Icmp(..) => (local.then_some(packet.dst), Some(1), None),
+            AnswerKind::Icmp6(..) => {
+                let own = host.interface_with(packet.dst).is_some();
+                (own.then_some(packet.dst), Some(58), None)
+            }
+        };
+        let unspecified = |a: &IpAddr| !a.is_unspecified();
+        let draft = icmp::error(host, packet, kind, src.unwrap_or(packet.dst));
+        let flow = Flow {
+            dst: packet.src,
+            src: src.filter(unspecified),
+            iif: "lo",
+            oif: None,
+            mark: 0,
+            tos: draft.tos,
+            protocol,
+            ports,
+        };
+        let (way, chosen) = self.route_out(host, &flow).ok()?;
+        let src = if kind == AnswerKind::TcpReset { packet.dst } else { chosen };
+        Some((way, Packet { src, ..draft }))
+    }
+
+    /// What became of the rejected packet, by what became of its answer: it
+    /// counts as rejected if the answer was seen on any interface.
+    fn answered(
+        &self,
+        host: &Host,
+        kind: AnswerKind,
+        by: Decision,
+        outcome: Outcome,
+        events: &[Event],
+    ) -> Outcome {
+        let hops: Vec<Hop> = events
+            .iter()
+            .filter_map(|e| match e {
+                Event::Hop(hop) => Some(hop.clone()),
+                _ => None,
+            })
+            .collect();
+        let Some(first) = hops.first() else {
+            let unreachable = matches!(&by, Decision::Stage { stage: Stage::HostUnreachable, .. });
+            let by_rule = matches!(&outcome, Outcome::Dropped { by: Decision::Rule(_) });
+            if unreachable && by_rule {
+                let stage = Stage::AnswerLost;
+                return Outcome::Dropped { by: Decision::Stage { host: host.name.clone(), stage } };
+            }
+            return Outcome::Dropped { by };
+        };
+        let came_back = match &self.origin {
+            Origin::Host(sender) => matches!(&outcome, Outcome::Delivered { at, .. } if at.host == *sender),
+            Origin::Place(place) => hops.iter().any(|h| h.direction == HopDirection::Out && h.at == *place),
+        };
+        let (received, lost) = match &outcome {
+            Outcome::Delivered { at, seen } => (Some((at.clone(), seen.clone())), None),
+            Outcome::ForwardedOut { .. } => (None, None),
+            Outcome::Rejected { by, .. } | Outcome::Dropped { by } => (None, Some(by.clone())),
+        };
+        let answer = Answer {
+            kind,
+            from_host: host.name.clone(),
+            from_addr: first.packet.src,
+            to_addr: first.packet.dst,
+            came_back,
+            received,
+            lost,
+            hops,
+        };
+        Outcome::Rejected { by, answer: Box::new(answer) }
+    }
+}

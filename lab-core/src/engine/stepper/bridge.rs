@@ -1,0 +1,245 @@
+//! Bridges, and the IP hooks that br_netfilter runs on what they carry.
+//! Follows `net/bridge/br_input.c`, `br_forward.c` and
+//! `br_netfilter_hooks.c`.
+
+use super::hook::{Ends, HookEnd};
+use super::receive::kept;
+use super::skb::{Bridged, Skb};
+use super::{Step, Walk};
+use crate::addr::{Family, Mac};
+use crate::model::{Frame, Hook, HopDirection, Host, Interface, InterfaceKind, Packet, Stage};
+use crate::semantics::input::{self, Input};
+use crate::semantics::segment::{behind, owns_mac, ports, resolve, Resolved};
+
+impl<'a> Walk<'a, '_> {
+    /// A frame comes in by a port (`br_handle_frame`).
+    pub(super) fn bridge_input(
+        &mut self,
+        host: &'a Host,
+        bridge: &'a Interface,
+        port: &'a Interface,
+        mut skb: Skb,
+    ) -> Step<'a> {
+        if !bridge.up || port.port.as_ref().is_some_and(|p| !p.forwarding) {
+            return self.dropped(&host.name, Stage::LinkDown);
+        }
+        if let InterfaceKind::Bridge(settings) = &bridge.kind {
+            if settings.vlan_filtering {
+                self.unknown.push(format!("{}: VLAN filtering of {}", host.name, bridge.name));
+            }
+        }
+        if filters(host, bridge, &skb.packet) {
+            skb.bridged = Some(Bridged { input: port.name.clone(), output: None, prerouted: true });
+            let destination = skb.packet.dst;
+            let ends = Ends { input: Some(&bridge.name), ..Ends::default() };
+            match self.hook(host, Hook::Prerouting, ends, &mut skb, &mut kept) {
+                HookEnd::Accept => {}
+                end => return self.stopped(host, skb, end, false),
+            }
+            if skb.packet.dst != destination {
+                return self.bridged_dnat(host, bridge, port, skb);
+            }
+        }
+        self.bridge_in(host, bridge, port, skb)
+    }
+
+    /// To the host itself, or on to another port (`br_handle_frame_finish`).
+    fn bridge_in(
+        &mut self,
+        host: &'a Host,
+        bridge: &'a Interface,
+        port: &'a Interface,
+        skb: Skb,
+    ) -> Step<'a> {
+        let dst = skb.destination_mac.unwrap_or(Mac::ZERO);
+        if dst.is_group() {
+            let others = ports(host, &bridge.name).filter(|p| p.name != port.name).count();
+            if others > 0 && bridge.addresses.is_empty() {
+                let frame = frame(&skb);
+                return self.bridge_out(host, bridge, Some(port), frame, skb);
+            }
+            if others > 0 {
+                self.assume(format!(
+                    "{}: of a frame to everybody on {}, the host's own copy is followed",
+                    host.name, bridge.name
+                ));
+            }
+            return self.bridge_up(host, bridge, skb);
+        }
+        if owns_mac(host, bridge, dst) {
+            return self.bridge_up(host, bridge, skb);
+        }
+        let frame = frame(&skb);
+        self.bridge_out(host, bridge, Some(port), frame, skb)
+    }
+
+    fn bridge_up(&mut self, host: &'a Host, bridge: &'a Interface, skb: Skb) -> Step<'a> {
+        self.hop(&host.name, &bridge.name, HopDirection::In, &skb.packet);
+        Step::Receive(host, bridge, skb)
+    }
+
+    /// A bridged frame whose destination PREROUTING rewrote
+    /// (`br_nf_pre_routing_finish`): it stays on the bridge if the new
+    /// destination is there, else it goes to the host.
+    fn bridged_dnat(
+        &mut self,
+        host: &'a Host,
+        bridge: &'a Interface,
+        port: &'a Interface,
+        mut skb: Skb,
+    ) -> Step<'a> {
+        let on_bridge = |hops: &[&'a crate::model::NextHop]| {
+            hops.iter().find(|h| h.interface.as_deref() == Some(&bridge.name)).copied()
+        };
+        let hop = match input::decide(host, bridge, &skb.packet) {
+            Input::Forward(_, hops) => on_bridge(&hops),
+            Input::Dropped(Stage::NotForwarding) => {
+                // Bridged and rewritten traffic needs no forwarding, as long
+                // as it stays on the bridge.
+                let flow = input::flow(&skb.packet, "lo");
+                let flow = crate::semantics::routing::Flow { src: None, mark: 0, ..flow };
+                match crate::semantics::routing::lookup(host, &flow) {
+                    crate::semantics::routing::Lookup::Found(_, hops) => match on_bridge(&hops) {
+                        Some(hop) => Some(hop),
+                        None => return self.dropped(&host.name, Stage::NotForwarding),
+                    },
+                    _ => return self.dropped(&host.name, Stage::NotForwarding),
+                }
+            }
+            Input::Dropped(stage) => return self.dropped(&host.name, stage),
+            Input::Unknown(why) => return self.dropped(&host.name, Stage::Unmodelled(why)),
+            Input::Local | Input::Broadcast | Input::Refused(_) => None,
+        };
+        let Some(hop) = hop else {
+            skb.destination_mac = bridge.mac;
+            return self.bridge_up(host, bridge, skb);
+        };
+        let next = hop.gateway.unwrap_or(skb.packet.dst);
+        match resolve(self.lab, host, bridge, next, false, &skb.packet) {
+            Resolved::Mac(mac) => {
+                skb.destination_mac = Some(mac);
+                self.bridge_in(host, bridge, port, skb)
+            }
+            Resolved::Nobody => self.dropped(&host.name, Stage::NeighbourFailed),
+            Resolved::Outside => {
+                let what = format!("whether {next} answers outside the lab");
+                self.dropped(&host.name, Stage::Unmodelled(what))
+            }
+            Resolved::Unknown(why) => self.dropped(&host.name, Stage::Unmodelled(why)),
+        }
+    }
+
+    /// Out by the port that leads to the frame's receiver (`br_forward`).
+    /// `from` is the port it came in by; none: the host itself sent it.
+    pub(super) fn bridge_out(
+        &mut self,
+        host: &'a Host,
+        bridge: &'a Interface,
+        from: Option<&'a Interface>,
+        frame: Frame,
+        mut skb: Skb,
+    ) -> Step<'a> {
+        let port = match self.port_towards(host, bridge, from, frame.dst) {
+            Ok(port) => port,
+            Err(stage) => return self.dropped(&host.name, stage),
+        };
+        if from.is_some() && skb.bridged.is_some() {
+            if let Some(bridged) = &mut skb.bridged {
+                bridged.output = Some(port.name.clone());
+                bridged.prerouted = false;
+            }
+            let ends = Ends {
+                input: Some(&bridge.name),
+                output: Some(&bridge.name),
+                next_hop: Some(skb.packet.dst),
+            };
+            match self.hook(host, Hook::Forward, ends, &mut skb, &mut kept) {
+                HookEnd::Accept => {}
+                end => return self.stopped(host, skb, end, false),
+            }
+            let ends = Ends { input: None, ..ends };
+            match self.hook(host, Hook::Postrouting, ends, &mut skb, &mut kept) {
+                HookEnd::Accept => {}
+                end => return self.stopped(host, skb, end, false),
+            }
+        }
+        let frame = Frame { packet: skb.packet.clone(), ..frame };
+        self.device_out(host, port, frame, skb)
+    }
+
+    fn port_towards(
+        &mut self,
+        host: &'a Host,
+        bridge: &'a Interface,
+        from: Option<&'a Interface>,
+        mac: Mac,
+    ) -> Result<&'a Interface, Stage> {
+        let lab = self.lab;
+        let hairpin = |p: &Interface| p.port.as_ref().is_some_and(|s| s.hairpin);
+        let isolated = |p: &Interface| p.port.as_ref().is_some_and(|s| s.isolated);
+        let may = |p: &&'a Interface| match from {
+            None => true,
+            Some(from) if from.name == p.name => hairpin(p),
+            Some(from) => !(isolated(from) && isolated(p)),
+        };
+        let own: Vec<&'a Interface> =
+            host.interfaces.iter().filter(|i| ports(host, &bridge.name).any(|p| p.name == i.name)).collect();
+        let allowed: Vec<&'a Interface> = own.iter().copied().filter(may).collect();
+        let listed = |local: bool| {
+            host.fdb.iter().find(|e| {
+                e.mac == mac && e.master.as_deref() == Some(&bridge.name) && e.fixed == local && !e.local
+            })
+        };
+        if mac.is_group() {
+            return match allowed.as_slice() {
+                [] => Err(Stage::BridgeNoPort),
+                [only] => Ok(only),
+                _ => Err(Stage::Unmodelled(format!("a frame to every port of {}", bridge.name))),
+            };
+        }
+        if let Some(entry) = listed(true) {
+            return allowed.iter().copied().find(|p| p.name == entry.interface).ok_or(Stage::BridgeNoPort);
+        }
+        let leads = |p: &&&'a Interface| behind(lab, host, p).owner(mac).is_some();
+        if let Some(port) = allowed.iter().find(leads) {
+            return Ok(port);
+        }
+        if own.iter().any(|p| leads(&p)) {
+            return Err(Stage::BridgeNoPort);
+        }
+        if let Some(entry) = listed(false) {
+            if let Some(port) = allowed.iter().find(|p| p.name == entry.interface) {
+                return Ok(port);
+            }
+        }
+        // Nobody in the lab has the address: flooded to all, taken by none,
+        // unless a port leads out.
+        let out: Vec<_> = allowed.iter().filter(|p| behind(lab, host, p).open).collect();
+        match (out.first(), allowed.is_empty()) {
+            (Some(port), _) => {
+                self.assume(format!("{}: {mac} is behind {}", host.name, port.name));
+                Ok(port)
+            }
+            (None, true) => Err(Stage::BridgeNoPort),
+            (None, false) => Err(Stage::NotMyMac),
+        }
+    }
+}
+
+/// Whether br_netfilter shows this bridge's frames to the IP hooks.
+fn filters(host: &Host, bridge: &Interface, packet: &Packet) -> bool {
+    let InterfaceKind::Bridge(settings) = &bridge.kind else { return false };
+    let (key, own) = match packet.family() {
+        Family::Ipv4 => ("net.bridge.bridge-nf-call-iptables", settings.nf_call_iptables),
+        Family::Ipv6 => ("net.bridge.bridge-nf-call-ip6tables", settings.nf_call_ip6tables),
+    };
+    own || host.sysctls.number(key).is_some_and(|v| v != 0)
+}
+
+fn frame(skb: &Skb) -> Frame {
+    Frame {
+        src: skb.source_mac.unwrap_or(Mac::ZERO),
+        dst: skb.destination_mac.unwrap_or(Mac::ZERO),
+        packet: skb.packet.clone(),
+    }
+}

@@ -1,0 +1,569 @@
+//! Running one base chain (`ipt_do_table`, `nft_do_chain`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::hook::Ends;
+use super::skb::{Skb, Tracked};
+use super::Walk;
+use crate::addr::Family;
+use crate::engine::journey::{ChainRun, Event, RuleStep};
+use crate::model::{
+    Chain, Hook, Host, Mangle, MarkOperation, Match, NatAddress, NatKind, NatRange, Owner, Policy,
+    RejectWith, Rule, RuleRef, Scope, Statement, Table, Target, TtlOperation, Verdict,
+};
+use crate::semantics::conntrack::Info;
+use crate::semantics::matches::holds;
+use crate::semantics::nat::{End, Mapping};
+use crate::semantics::nftexpr::{self, Value};
+use crate::semantics::{source, Context, Tri};
+
+/// How a base chain ended.
+#[derive(Clone, Debug)]
+pub(super) enum ChainEnd {
+    Accept,
+    Drop(Box<RuleRef>),
+    Reject(Box<RuleRef>, RejectWith),
+}
+
+/// What a rule's statements came to.
+enum RuleEnd {
+    /// A condition did not hold.
+    NoMatch,
+    /// All did, and nothing was decided.
+    Continue(String),
+    Verdict(Verdict),
+    Reject(RejectWith),
+}
+
+/// At most this many addresses of a NAT range are told apart.
+const NAT_ADDRESSES: u128 = 8;
+
+/// Rule evaluations of one base chain before it counts as endless. Readers
+/// refuse jump cycles; this bounds chains that fan out.
+const RULES: usize = 2_000_000;
+
+impl<'a> Walk<'a, '_> {
+    /// Runs a base chain on a packet, and applies what its rules change.
+    pub(super) fn chain(
+        &mut self,
+        host: &'a Host,
+        hook: Hook,
+        ends: Ends,
+        skb: &mut Skb,
+        table: &'a Table,
+        base: &'a Chain,
+    ) -> ChainEnd {
+        let mut steps = Vec::new();
+        let end = self.rules(host, hook, ends, skb, table, base, &mut steps);
+        self.events.push(Event::Chain(ChainRun {
+            host: host.name.clone(),
+            hook,
+            backend: table.backend,
+            family: table.family,
+            table: table.name.clone(),
+            base: base.name.clone(),
+            steps,
+            passed: matches!(end, ChainEnd::Accept),
+            outer: !self.tunnels.is_empty(),
+        }));
+        end
+    }
+
+    #[allow(clippy::too_many_arguments)] // one base chain at one hook: each is another noun
+    fn rules(
+        &mut self,
+        host: &'a Host,
+        hook: Hook,
+        ends: Ends,
+        skb: &mut Skb,
+        table: &'a Table,
+        base: &'a Chain,
+        steps: &mut Vec<RuleStep>,
+    ) -> ChainEnd {
+        let reference = |chain: &Chain, rule: Option<usize>| {
+            let read = rule.and_then(|n| chain.rules.get(n - 1));
+            Box::new(RuleRef {
+                host: host.name.clone(),
+                backend: table.backend,
+                family: table.family,
+                table: table.name.clone(),
+                base: base.name.clone(),
+                chain: chain.name.clone(),
+                rule,
+                text: read.map(|r| r.text.clone()).unwrap_or_default(),
+                owner: read.map_or_else(|| Owner::of_chain(&table.name, &chain.name), |r| r.owner),
+                origin: read.map_or_else(|| chain.origin.clone(), |r| r.origin.clone()),
+            })
+        };
+        let mut stack: Vec<(&Chain, usize)> = vec![(base, 0)];
+        for _ in 0..RULES {
+            let Some((chain, next)) = stack.last().copied() else { break };
+            let Some(rule) = chain.rules.get(next) else {
+                stack.pop();
+                continue;
+            };
+            if let Some(top) = stack.last_mut() {
+                top.1 += 1;
+            }
+            let number = next + 1;
+            let ended = self.rule(host, hook, ends, skb, table, rule);
+            let mut note = |effect: String| {
+                steps.push(RuleStep {
+                    chain: chain.name.clone(),
+                    rule: Some(number),
+                    text: rule.text.clone(),
+                    effect,
+                });
+            };
+            match ended {
+                RuleEnd::NoMatch => {}
+                RuleEnd::Continue(effect) => note(effect),
+                RuleEnd::Reject(with) => {
+                    note("REJECT".into());
+                    return ChainEnd::Reject(reference(chain, Some(number)), with);
+                }
+                RuleEnd::Verdict(verdict) => match verdict {
+                    Verdict::Continue => note("continue".into()),
+                    Verdict::Accept => {
+                        note("ACCEPT".into());
+                        return ChainEnd::Accept;
+                    }
+                    Verdict::Drop => {
+                        note("DROP".into());
+                        return ChainEnd::Drop(reference(chain, Some(number)));
+                    }
+                    Verdict::Return => {
+                        note("RETURN".into());
+                        stack.pop();
+                    }
+                    Verdict::Jump(name) => {
+                        note(format!("jump {name}"));
+                        stack.extend(table.chain(&name).map(|target| (target, 0)));
+                    }
+                    Verdict::Goto(name) => {
+                        note(format!("goto {name}"));
+                        stack.pop();
+                        stack.extend(table.chain(&name).map(|target| (target, 0)));
+                    }
+                },
+            }
+        }
+        let policy = base.base.map_or(Policy::Accept, |b| b.policy);
+        let effect = if policy == Policy::Accept { "ACCEPT" } else { "DROP" };
+        steps.push(RuleStep {
+            chain: base.name.clone(),
+            rule: None,
+            text: format!("policy {effect}"),
+            effect: effect.into(),
+        });
+        match policy {
+            Policy::Accept => ChainEnd::Accept,
+            Policy::Drop => ChainEnd::Drop(reference(base, None)),
+        }
+    }
+
+    /// The rule that the last base chain stopped at.
+    pub(super) fn last_rule(&self, host: &Host, table: &Table, base: &Chain) -> Option<RuleRef> {
+        let Some(Event::Chain(run)) = self.events.last() else { return None };
+        let step = run.steps.last()?;
+        let number = step.rule?;
+        let rule = table.chain(&step.chain)?.rules.get(number - 1)?;
+        Some(RuleRef {
+            host: host.name.clone(),
+            backend: table.backend,
+            family: table.family,
+            table: table.name.clone(),
+            base: base.name.clone(),
+            chain: step.chain.clone(),
+            rule: Some(number),
+            text: rule.text.clone(),
+            owner: rule.owner,
+            origin: rule.origin.clone(),
+        })
+    }
+
+    fn rule(
+        &mut self,
+        host: &'a Host,
+        hook: Hook,
+        ends: Ends,
+        skb: &mut Skb,
+        table: &'a Table,
+        rule: &'a Rule,
+    ) -> RuleEnd {
+        let mut effects = Vec::new();
+        for statement in &rule.statements {
+            match statement {
+                Statement::Match(condition) => {
+                    match self.condition(host, hook, ends, skb, table, rule, condition) {
+                        true => {}
+                        false => return RuleEnd::NoMatch,
+                    }
+                }
+                Statement::Target(target) => match self.target(host, hook, ends, skb, table, rule, target) {
+                    RuleEnd::Continue(effect) => {
+                        if !effect.is_empty() {
+                            effects.push(effect);
+                        }
+                    }
+                    end => return end,
+                },
+            }
+        }
+        RuleEnd::Continue(if effects.is_empty() { "continue".into() } else { effects.join(", ") })
+    }
+
+    fn context<'s>(
+        &'s mut self,
+        host: &'s Host,
+        hook: Hook,
+        ends: Ends<'s>,
+        skb: &'s Skb,
+        table: &'s Table,
+    ) -> Context<'s> {
+        let bridged = skb.bridged.as_ref();
+        Context {
+            host,
+            hook,
+            packet: &skb.packet,
+            input: ends.input,
+            output: ends.output,
+            phys_input: bridged.map(|b| b.input.as_str()),
+            phys_output: bridged.and_then(|b| b.output.as_deref()),
+            source_mac: skb.source_mac,
+            destination_mac: skb.destination_mac,
+            packet_type: skb.packet_type,
+            info: skb.info,
+            connection: self.connection(host, skb),
+            table,
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one condition of one rule at one hook
+    fn condition(
+        &mut self,
+        host: &'a Host,
+        hook: Hook,
+        ends: Ends,
+        skb: &Skb,
+        table: &'a Table,
+        rule: &Rule,
+        condition: &Match,
+    ) -> bool {
+        let truth = holds(condition, &self.context(host, hook, ends, skb, table));
+        match (condition, &truth) {
+            (Match::Limit { .. } | Match::Hashlimit { .. }, Tri::Yes) => {
+                self.assume(format!("{} `{}`: within its rate, a lone packet", host.name, rule.text));
+            }
+            _ => {}
+        }
+        match truth {
+            Tri::Yes => true,
+            Tri::No => false,
+            Tri::Unknown(_) if harmless(rule) => false,
+            Tri::Unknown(why) => {
+                let why = format!("{}, {} `{}`: {why}", host.name, table.name, rule.text);
+                self.choices.pick(2, &why) == 0
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one target of one rule at one hook
+    fn target(
+        &mut self,
+        host: &'a Host,
+        hook: Hook,
+        ends: Ends,
+        skb: &mut Skb,
+        table: &'a Table,
+        rule: &Rule,
+        target: &Target,
+    ) -> RuleEnd {
+        let next = |effect: String| RuleEnd::Continue(effect);
+        match target {
+            Target::Verdict(verdict) => RuleEnd::Verdict(verdict.clone()),
+            Target::VerdictMap { key, elements, name } => {
+                let found = {
+                    let at = self.context(host, hook, ends, skb, table);
+                    nftexpr::verdict(key, elements, name.as_deref(), &at)
+                };
+                match found {
+                    Ok(None) => RuleEnd::NoMatch,
+                    Ok(Some(verdict)) => RuleEnd::Verdict(verdict),
+                    Err(why) => self.unknown_map(host, table, rule, elements, name.as_deref(), &why),
+                }
+            }
+            Target::Reject(with) => RuleEnd::Reject(*with),
+            Target::Nat { kind, range } => self.nat_target(host, hook, ends, skb, table, *kind, range),
+            Target::Netmap(net) => {
+                let end = if matches!(hook, Hook::Prerouting | Hook::Output) {
+                    End::Destination
+                } else {
+                    End::Source
+                };
+                let old = if end == End::Destination { skb.packet.dst } else { skb.packet.src };
+                let mapping = Mapping { address: Some(netmap(*net, old)), ..Mapping::default() };
+                self.settle(host, skb, end, mapping, false);
+                RuleEnd::Verdict(Verdict::Accept)
+            }
+            Target::Mark(operation) => {
+                let connection_mark = self.connection(host, skb).map_or(0, |c| c.mark);
+                let mark = operate(*operation, skb.packet.mark, connection_mark).0;
+                skb.packet.mark = mark;
+                next(format!("mark {mark:#x}"))
+            }
+            Target::Connmark(operation) => {
+                let Some(old) = self.connection(host, skb).map(|c| c.mark) else {
+                    return next(String::new());
+                };
+                let (mark, connection_mark) = match operation {
+                    MarkOperation::SetXor { value, mask } => (skb.packet.mark, (old & !mask) ^ value),
+                    other => operate(*other, skb.packet.mark, old),
+                };
+                skb.packet.mark = mark;
+                self.set_connection_mark(host, skb, connection_mark);
+                next(format!("mark {mark:#x}, connection mark {connection_mark:#x}"))
+            }
+            Target::Notrack { .. } => {
+                if !skb.is_tracked() {
+                    skb.info = Info::Untracked;
+                }
+                next("not tracked".into())
+            }
+            Target::CtZone { zone, direction } => {
+                if !skb.is_tracked() {
+                    match direction {
+                        None => skb.zones = (*zone, *zone),
+                        Some(crate::model::Direction::Original) => skb.zones.0 = *zone,
+                        Some(crate::model::Direction::Reply) => skb.zones.1 = *zone,
+                    }
+                }
+                next(format!("zone {zone}"))
+            }
+            Target::Ttl(operation) | Target::HopLimit(operation) => {
+                let ttl = &mut skb.packet.ttl;
+                *ttl = match operation {
+                    TtlOperation::Set(value) => *value,
+                    TtlOperation::Increment(by) => ttl.saturating_add(*by),
+                    TtlOperation::Decrement(by) => ttl.saturating_sub(*by),
+                };
+                next(format!("ttl {ttl}"))
+            }
+            Target::Dscp(dscp) => {
+                skb.packet.tos = (skb.packet.tos & 3) | dscp << 2;
+                next(format!("dscp {dscp:#04x}"))
+            }
+            Target::Tos { value, mask } => {
+                skb.packet.tos = (skb.packet.tos & !mask) ^ value;
+                next(format!("tos {:#04x}", skb.packet.tos))
+            }
+            Target::Mangle(field, expression) => {
+                let value = nftexpr::value(expression, &self.context(host, hook, ends, skb, table));
+                self.mangle(host, skb, rule, *field, value)
+            }
+            Target::Limit { over } => {
+                self.assume(format!("{} `{}`: within its rate, a lone packet", host.name, rule.text));
+                if *over {
+                    RuleEnd::NoMatch
+                } else {
+                    next(String::new())
+                }
+            }
+            Target::NoEffect { name, .. } => {
+                next(if name == "counter" { String::new() } else { name.clone() })
+            }
+            Target::Unmodelled { name, .. } => {
+                let why = format!("{}, {} `{}`: target {name}", host.name, table.name, rule.text);
+                match self.choices.pick(3, &why) {
+                    0 => RuleEnd::Verdict(Verdict::Accept),
+                    1 => RuleEnd::Verdict(Verdict::Drop),
+                    _ => next(name.clone()),
+                }
+            }
+        }
+    }
+
+    /// A verdict map whose key is not known: any of its verdicts, or none.
+    fn unknown_map(
+        &mut self,
+        host: &Host,
+        table: &Table,
+        rule: &Rule,
+        elements: &[(crate::model::NftElement, Verdict)],
+        name: Option<&str>,
+        why: &str,
+    ) -> RuleEnd {
+        let mut verdicts: Vec<Verdict> = match name.and_then(|n| table.set(n)) {
+            Some(set) => set.verdicts.clone(),
+            None => elements.iter().map(|(_, v)| v.clone()).collect(),
+        };
+        verdicts.sort();
+        verdicts.dedup();
+        let why = format!("{}, {} `{}`: {why}", host.name, table.name, rule.text);
+        match verdicts.get(self.choices.pick(verdicts.len() + 1, &why)) {
+            Some(verdict) => RuleEnd::Verdict(verdict.clone()),
+            None => RuleEnd::NoMatch,
+        }
+    }
+
+    fn mangle(&mut self, host: &Host, skb: &mut Skb, rule: &Rule, field: Mangle, value: Value) -> RuleEnd {
+        let number = match value {
+            Value::Number(n) => n,
+            Value::Port(crate::model::PortValue::Is(n)) => n.into(),
+            Value::Absent => return RuleEnd::NoMatch,
+            Value::Unknown(_) | Value::Port(_) | Value::Name(_) | Value::Parts(_) => {
+                self.unknown.push(format!("{} `{}`: what is written", host.name, rule.text));
+                return RuleEnd::Continue(String::new());
+            }
+        };
+        match field {
+            Mangle::Mark => skb.packet.mark = number as u32,
+            Mangle::CtMark => {
+                if matches!(skb.tracked, Tracked::None) {
+                    return RuleEnd::Continue(String::new());
+                }
+                self.set_connection_mark(host, skb, number as u32);
+            }
+            Mangle::IpTtl | Mangle::Ip6HopLimit | Mangle::IpDscp | Mangle::Ip6Dscp => {
+                let v4 = matches!(field, Mangle::IpTtl | Mangle::IpDscp);
+                if v4 != (skb.packet.family() == Family::Ipv4) {
+                    return RuleEnd::NoMatch;
+                }
+                if matches!(field, Mangle::IpTtl | Mangle::Ip6HopLimit) {
+                    skb.packet.ttl = number as u8;
+                } else {
+                    skb.packet.tos = (skb.packet.tos & 3) | (number as u8) << 2;
+                }
+            }
+        }
+        RuleEnd::Continue(format!("set {field:?} {number:#x}"))
+    }
+
+    #[allow(clippy::too_many_arguments)] // one NAT target of one rule at one hook
+    fn nat_target(
+        &mut self,
+        host: &'a Host,
+        hook: Hook,
+        ends: Ends,
+        skb: &mut Skb,
+        table: &'a Table,
+        kind: NatKind,
+        range: &NatRange,
+    ) -> RuleEnd {
+        let v4 = skb.packet.family() == Family::Ipv4;
+        let end = match kind {
+            NatKind::Snat | NatKind::Masquerade => End::Source,
+            NatKind::Dnat | NatKind::Redirect => End::Destination,
+        };
+        let address = match kind {
+            NatKind::Masquerade => {
+                let Some(device) = ends.output else { return RuleEnd::Verdict(Verdict::Drop) };
+                let own = match skb.packet.dst {
+                    IpAddr::V4(_) => {
+                        let near = ends.next_hop.or(Some(skb.packet.dst));
+                        source::for_interface_v4(host, device, near, Scope::Global).map(IpAddr::V4)
+                    }
+                    IpAddr::V6(dst) => source::for_interface_v6(host, device, dst).map(IpAddr::V6),
+                };
+                match own {
+                    None => return RuleEnd::Verdict(Verdict::Drop),
+                    address => address,
+                }
+            }
+            NatKind::Redirect if hook == Hook::Output => {
+                Some(if v4 { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) })
+            }
+            NatKind::Redirect => {
+                let device = ends.input.and_then(|i| host.interface(i));
+                let own = device.and_then(|d| {
+                    d.addresses.iter().map(|a| a.address).find(|a| Family::of(*a) == skb.packet.family())
+                });
+                match own {
+                    None => return RuleEnd::Verdict(Verdict::Drop),
+                    address => address,
+                }
+            }
+            NatKind::Snat | NatKind::Dnat => match &range.address {
+                None => None,
+                Some(NatAddress::Range(low, high)) => Some(self.nat_address(host, *low, *high)),
+                Some(NatAddress::Computed(expression)) => {
+                    let value = nftexpr::value(expression, &self.context(host, hook, ends, skb, table));
+                    match value {
+                        Value::Number(n) if v4 => Some(IpAddr::V4(Ipv4Addr::from_bits(n as u32))),
+                        Value::Number(n) => Some(IpAddr::V6(Ipv6Addr::from_bits(n))),
+                        Value::Absent => return RuleEnd::NoMatch,
+                        _ => {
+                            self.unknown.push(format!("{}: the address a NAT map gives", host.name));
+                            None
+                        }
+                    }
+                }
+            },
+        };
+        if address.is_some_and(|a| a.is_ipv4() != v4) {
+            return RuleEnd::Continue(String::new());
+        }
+        let mapping = Mapping {
+            address,
+            ports: range.ports,
+            base_port: range.base_port,
+            random: range.random || range.random_fully,
+        };
+        self.settle(host, skb, end, mapping, false);
+        RuleEnd::Verdict(Verdict::Accept)
+    }
+
+    /// One address of a NAT range: the kernel picks by a hash of the
+    /// connection (`find_best_ips_proto`).
+    fn nat_address(&mut self, host: &Host, low: IpAddr, high: IpAddr) -> IpAddr {
+        if low == high {
+            return low;
+        }
+        let bits = |a: IpAddr| match a {
+            IpAddr::V4(a) => u128::from(a.to_bits()),
+            IpAddr::V6(a) => a.to_bits(),
+        };
+        let count = bits(high).saturating_sub(bits(low)).saturating_add(1);
+        if count > NAT_ADDRESSES {
+            self.unknown.push(format!("{}: which of {count} addresses NAT picks", host.name));
+            return low;
+        }
+        let why = format!("{}: which of {low}-{high} NAT picks", host.name);
+        let offset = self.choices.pick(count as usize, &why) as u128;
+        match low {
+            IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() + offset as u32)),
+            IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() + offset)),
+        }
+    }
+}
+
+/// Whether it makes no difference if a rule matches.
+fn harmless(rule: &Rule) -> bool {
+    rule.statements.iter().all(|s| {
+        matches!(s, Statement::Match(_) | Statement::Target(Target::NoEffect { .. } | Target::Limit { .. }))
+    })
+}
+
+/// A mark operation: the packet's mark and the connection's after it.
+fn operate(operation: MarkOperation, mark: u32, connection: u32) -> (u32, u32) {
+    match operation {
+        MarkOperation::SetXor { value, mask } => ((mark & !mask) ^ value, connection),
+        MarkOperation::Save { nfmask, ctmask } => (mark, (connection & !ctmask) ^ (mark & nfmask)),
+        MarkOperation::Restore { nfmask, ctmask } => ((mark & !nfmask) ^ (connection & ctmask), connection),
+    }
+}
+
+/// The prefix replaced, host bits kept (`xt_NETMAP.c`).
+fn netmap(net: ipnet::IpNet, address: IpAddr) -> IpAddr {
+    match (net, address) {
+        (ipnet::IpNet::V4(net), IpAddr::V4(a)) => {
+            let mask = net.netmask().to_bits();
+            IpAddr::V4(Ipv4Addr::from_bits((net.network().to_bits() & mask) | (a.to_bits() & !mask)))
+        }
+        (ipnet::IpNet::V6(net), IpAddr::V6(a)) => {
+            let mask = net.netmask().to_bits();
+            IpAddr::V6(Ipv6Addr::from_bits((net.network().to_bits() & mask) | (a.to_bits() & !mask)))
+        }
+        _ => address,
+    }
+}

@@ -1,0 +1,213 @@
+//! The plain stepper: one packet, rule by rule, as the kernel does it.
+//!
+//! A packet is carried from place to place by a loop over [`Step`]s; each
+//! stage returns the next. Nothing recurses along the way, so a packet may go
+//! as far as its TTL lets it.
+
+mod answer;
+mod bridge;
+mod chain;
+mod deliver;
+mod hook;
+mod receive;
+mod send;
+mod skb;
+mod vxlan;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::explore::Choices;
+use super::journey::{Event, Journey};
+use crate::model::{
+    Decision, Frame, Hop, HopDirection, Host, How, Interface, Lab, Outcome, Packet, Place, Probe, Stage,
+};
+use crate::semantics::conntrack::Connections;
+
+use skb::Skb;
+
+/// What the hosts remember between packets: their connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    connections: BTreeMap<String, Connections>,
+}
+
+impl World {
+    /// The connections a host knows.
+    pub fn connections(&mut self, host: &str) -> &mut Connections {
+        self.connections.entry(host.to_owned()).or_default()
+    }
+}
+
+/// How a program sends a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// By a socket of its own: the route look-up knows protocol, ports and
+    /// type of service.
+    Socket,
+    /// By a raw socket with a header of its own: the look-up knows none of
+    /// them (`raw_sendmsg` with `IP_HDRINCL`).
+    Raw,
+}
+
+/// Where a packet enters.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// A process of this host sends it.
+    Send(String, Sender),
+    /// A frame arrives at this place.
+    Arrive(Place),
+}
+
+/// The most steps a packet may take before it counts as going round for ever:
+/// every hop takes a handful, and TTL ends it after 255.
+const STEPS: usize = 6000;
+
+/// What comes next.
+enum Step<'a> {
+    /// A frame arrives at an interface from a wire.
+    Arrive(&'a Host, &'a Interface, Frame, Skb),
+    /// A packet arrives at a host's network layer by a device.
+    Receive(&'a Host, &'a Interface, Skb),
+    /// The end.
+    Done(Outcome),
+}
+
+/// One walk of one packet.
+struct Walk<'a, 'w> {
+    lab: &'a Lab,
+    world: &'w mut World,
+    choices: &'w mut Choices,
+    events: Vec<Event>,
+    answer_events: Vec<Event>,
+    assumptions: Vec<String>,
+    unknown: Vec<String>,
+    looped: bool,
+    /// The host that sent the packet, or the place where it was injected.
+    origin: Origin,
+    /// Whether this walk is that of an answer, which gets none itself.
+    is_answer: bool,
+    /// VXLAN devices that the packet is inside of.
+    tunnels: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug)]
+enum Origin {
+    Host(String),
+    Place(Place),
+}
+
+/// Takes a packet through a lab. `world` holds what earlier packets left, and
+/// is changed by this one.
+pub fn walk(lab: &Lab, world: &mut World, choices: &mut Choices, entry: &Entry, packet: &Packet) -> Journey {
+    let origin = match entry {
+        Entry::Send(host, _) => Origin::Host(host.clone()),
+        Entry::Arrive(place) => Origin::Place(place.clone()),
+    };
+    let mut walk = Walk::new(lab, world, choices, origin, false);
+    let outcome = walk.start(entry, packet);
+    let Walk { events, answer_events, assumptions, unknown, looped, .. } = walk;
+    Journey { outcome, events, answer_events, assumptions, unknown, looped }
+}
+
+/// Takes a probe through a lab.
+pub fn probe(lab: &Lab, world: &mut World, choices: &mut Choices, probe: &Probe) -> Journey {
+    let entry = match &probe.how {
+        How::Originate => Entry::Send(probe.at.clone(), Sender::Raw),
+        How::Inject(iface) => Entry::Arrive(Place { host: probe.at.clone(), iface: iface.clone() }),
+    };
+    let mut journey = walk(lab, world, choices, &entry, &probe.packet);
+    if !probe.unmodelled.is_empty() {
+        journey.unknown.push(probe.unmodelled.clone());
+    }
+    journey
+}
+
+impl<'a, 'w> Walk<'a, 'w> {
+    fn new(
+        lab: &'a Lab,
+        world: &'w mut World,
+        choices: &'w mut Choices,
+        origin: Origin,
+        is_answer: bool,
+    ) -> Self {
+        Walk {
+            lab,
+            world,
+            choices,
+            events: Vec::new(),
+            answer_events: Vec::new(),
+            assumptions: Vec::new(),
+            unknown: Vec::new(),
+            looped: false,
+            origin,
+            is_answer,
+            tunnels: Vec::new(),
+        }
+    }
+
+    fn start(&mut self, entry: &Entry, packet: &Packet) -> Outcome {
+        let step = match entry {
+            Entry::Send(host, sender) => match self.lab.hosts.get(host) {
+                Some(host) => self.originate(host, packet.clone(), *sender),
+                None => self.dropped(host, Stage::Unmodelled(format!("no host {host}"))),
+            },
+            Entry::Arrive(place) => {
+                let host = self.lab.hosts.get(&place.host);
+                match host.and_then(|h| h.interface(&place.iface).map(|i| (h, i))) {
+                    Some((host, device)) => self.inject(host, device, packet.clone()),
+                    None => self.dropped(&place.host, Stage::Unmodelled(format!("no interface {place}"))),
+                }
+            }
+        };
+        self.finish(step)
+    }
+
+    /// Follows a packet to its end.
+    fn finish(&mut self, mut step: Step<'a>) -> Outcome {
+        for _ in 0..STEPS {
+            step = match step {
+                Step::Done(outcome) => return outcome,
+                Step::Arrive(host, device, frame, skb) => self.arrive(host, device, frame, skb),
+                Step::Receive(host, device, skb) => self.receive(host, device, skb),
+            };
+        }
+        self.looped = true;
+        let host = match &step {
+            Step::Arrive(host, ..) | Step::Receive(host, ..) => host.name.clone(),
+            Step::Done(outcome) => return outcome.clone(),
+        };
+        Outcome::Dropped { by: Decision::Stage { host, stage: Stage::Ttl } }
+    }
+
+    fn hop(&mut self, host: &str, device: &str, direction: HopDirection, packet: &Packet) {
+        let at = Place { host: host.to_owned(), iface: device.to_owned() };
+        self.events.push(Event::Hop(Hop { at, direction, packet: packet.clone() }));
+    }
+
+    fn dropped(&mut self, host: &str, stage: Stage) -> Step<'a> {
+        if let Stage::Unmodelled(what) = &stage {
+            self.unknown.push(format!("{host}: {what}"));
+        }
+        Step::Done(Outcome::Dropped { by: Decision::Stage { host: host.to_owned(), stage } })
+    }
+
+    fn assume(&mut self, what: String) {
+        if !self.assumptions.contains(&what) {
+            self.assumptions.push(what);
+        }
+    }
+
+    /// Whether the packet came by one place more often than a tree of links
+    /// explains.
+    fn note_loop(&mut self) {
+        let mut seen = BTreeSet::new();
+        for event in &self.events {
+            if let Event::Hop(hop) = event {
+                if !seen.insert((&hop.at, hop.direction, hop.packet.dst)) {
+                    self.looped = true;
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A frame arrives; the network layer receives, routes and forwards.
+
+use super::hook::{Ends, HookEnd, Reroute};
+use super::send::Way;
+use super::skb::Skb;
+use super::{Step, Walk};
+use crate::addr::{Family, Mac};
+use crate::model::{
+    AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind, NextHop, Outcome,
+    Packet, PacketType, Route, RouteKind, RuleRef, Stage,
+};
+use crate::semantics::input::{self, Input};
+use crate::semantics::matches::packet_type;
+
+impl<'a> Walk<'a, '_> {
+    /// A frame put on the wire towards an interface: to the bridge if it is a
+    /// port of one, from the link's other end.
+    pub(super) fn inject(&mut self, host: &'a Host, device: &'a Interface, packet: Packet) -> Step<'a> {
+        let bridge = device.master.as_deref().and_then(|m| host.interface(m));
+        let target = match bridge {
+            Some(master) if matches!(master.kind, InterfaceKind::Bridge(_)) => master,
+            _ => device,
+        };
+        let far_end = self
+            .lab
+            .peers(&host.name, &device.name)
+            .find_map(|e| self.lab.hosts.get(&e.host)?.interface(&e.interface)?.mac);
+        let neighbour = || host.neighbours.iter().find(|n| n.interface == target.name).and_then(|n| n.mac);
+        let frame = Frame {
+            src: far_end.or_else(neighbour).unwrap_or(Mac::ZERO),
+            dst: target.mac.unwrap_or(Mac::ZERO),
+            packet,
+        };
+        let skb = Skb::new(frame.packet.clone());
+        Step::Arrive(host, device, frame, skb)
+    }
+
+    /// A frame arrives at an interface (`__netif_receive_skb_core`).
+    pub(super) fn arrive(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        frame: Frame,
+        mut skb: Skb,
+    ) -> Step<'a> {
+        self.hop(&host.name, &device.name, HopDirection::In, &skb.packet);
+        if !device.up {
+            return self.dropped(&host.name, Stage::LinkDown);
+        }
+        skb.source_mac = (frame.src != Mac::ZERO).then_some(frame.src);
+        skb.destination_mac = (frame.dst != Mac::ZERO).then_some(frame.dst);
+        skb.packet_type = packet_type(skb.destination_mac);
+        if let Some(master) = device.master.as_deref().and_then(|m| host.interface(m)) {
+            return match &master.kind {
+                InterfaceKind::Bridge(_) => self.bridge_input(host, master, device, skb),
+                other => self
+                    .dropped(&host.name, Stage::Unmodelled(format!("device {other} over {}", device.name))),
+            };
+        }
+        if let InterfaceKind::Other(kind) = &device.kind {
+            return self.dropped(&host.name, Stage::Unmodelled(format!("device {} ({kind})", device.name)));
+        }
+        let mine = frame.dst == Mac::ZERO || frame.dst.is_group() || device.mac == Some(frame.dst);
+        if !mine {
+            return self.dropped(&host.name, Stage::NotMyMac);
+        }
+        Step::Receive(host, device, skb)
+    }
+
+    /// The network layer receives a packet (`ip_rcv`, `ipv6_rcv`).
+    pub(super) fn receive(&mut self, host: &'a Host, device: &'a Interface, mut skb: Skb) -> Step<'a> {
+        if input::martian_v6(device, &skb.packet) {
+            return self.dropped(&host.name, Stage::Martian);
+        }
+        let sabotaged = skb.bridged.as_ref().is_some_and(|b| b.prerouted);
+        if !sabotaged {
+            let ends = Ends { input: Some(&device.name), ..Ends::default() };
+            match self.hook(host, Hook::Prerouting, ends, &mut skb, &mut kept) {
+                HookEnd::Accept => {}
+                end => return self.stopped(host, skb, end, false),
+            }
+        }
+        if let Some(bridged) = &mut skb.bridged {
+            bridged.prerouted = false;
+        }
+        if skb.looped_back {
+            return self.deliver(host, device, skb);
+        }
+        match input::decide(host, device, &skb.packet) {
+            Input::Local => self.deliver(host, device, skb),
+            Input::Broadcast => self.deliver(host, device, skb),
+            Input::Forward(route, hops) => self.forward(host, device, route, &hops, skb),
+            Input::Refused(kind) => self.refused(host, kind, skb),
+            Input::Dropped(stage) => self.dropped(&host.name, stage),
+            Input::Unknown(why) => self.dropped(&host.name, Stage::Unmodelled(why)),
+        }
+    }
+
+    /// A route, or the lack of one, refuses a packet that came in (`ip_error`,
+    /// `ip6_pkt_drop`).
+    fn refused(&mut self, host: &'a Host, kind: Option<RouteKind>, skb: Skb) -> Step<'a> {
+        let v4 = skb.packet.family() == Family::Ipv4;
+        let (stage, answer) = match (kind, v4) {
+            (Some(RouteKind::Blackhole), _) => return self.dropped(&host.name, Stage::Blackhole),
+            (Some(RouteKind::Prohibit), true) => (Stage::Prohibit, AnswerKind::Icmp(3, 13)),
+            (Some(RouteKind::Prohibit), false) => (Stage::Prohibit, AnswerKind::Icmp6(1, 1)),
+            (Some(RouteKind::Unreachable), true) => (Stage::HostUnreachable, AnswerKind::Icmp(3, 1)),
+            (_, true) => (Stage::NoRoute, AnswerKind::Icmp(3, 0)),
+            (_, false) => (Stage::NoRoute, AnswerKind::Icmp6(1, 0)),
+        };
+        let by = Decision::Stage { host: host.name.clone(), stage };
+        self.answer(host, &skb, answer, by, false)
+    }
+
+    /// Forwards a packet (`ip_forward`, `ip6_forward`): TTL, size, then the
+    /// FORWARD hook, which sees the TTL already lowered.
+    fn forward(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        route: &'a Route,
+        hops: &[&'a NextHop],
+        mut skb: Skb,
+    ) -> Step<'a> {
+        let v4 = skb.packet.family() == Family::Ipv4;
+        if skb.packet_type != PacketType::Unicast {
+            return self.dropped(&host.name, Stage::NotMyMac);
+        }
+        let by = |stage| Decision::Stage { host: host.name.clone(), stage };
+        if skb.packet.ttl <= 1 {
+            self.note_loop();
+            let kind = if v4 { AnswerKind::Icmp(11, 0) } else { AnswerKind::Icmp6(3, 0) };
+            return self.answer(host, &skb, kind, by(Stage::Ttl), false);
+        }
+        let Some(way) = self.way(host, route, hops, skb.packet.dst) else {
+            return self.dropped(&host.name, Stage::NoRoute);
+        };
+        if !v4 && link_local(skb.packet.src) {
+            return self.answer(host, &skb, AnswerKind::Icmp6(1, 2), by(Stage::MartianSource), false);
+        }
+        let mtu = route.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);
+        if skb.packet.length > mtu && (skb.packet.df || !v4) {
+            let kind = if v4 { AnswerKind::Icmp(3, 4) } else { AnswerKind::Icmp6(2, 0) };
+            return self.answer(host, &skb, kind, by(Stage::Mtu), false);
+        }
+        skb.packet.ttl -= 1;
+        let ends = Ends { input: Some(&device.name), output: Some(&way.device.name), ..Ends::default() };
+        match self.hook(host, Hook::Forward, ends, &mut skb, &mut kept) {
+            HookEnd::Accept => self.postrouting(host, Some(device), way, skb),
+            end => self.stopped(host, skb, end, false),
+        }
+    }
+
+    /// What leaves a host (`ip_output`): POSTROUTING, then the device.
+    pub(super) fn postrouting(
+        &mut self,
+        host: &'a Host,
+        input: Option<&Interface>,
+        way: Way<'a>,
+        mut skb: Skb,
+    ) -> Step<'a> {
+        let ends = Ends {
+            input: input.map(|i| i.name.as_str()),
+            output: Some(&way.device.name),
+            next_hop: Some(way.next_hop),
+        };
+        match self.hook(host, Hook::Postrouting, ends, &mut skb, &mut kept) {
+            HookEnd::Accept => self.transmit(host, way, skb),
+            end => self.stopped(host, skb, end, false),
+        }
+    }
+
+    /// A hook did not let a packet pass. `local`: it is for this host itself.
+    pub(super) fn stopped(&mut self, host: &'a Host, skb: Skb, end: HookEnd, local: bool) -> Step<'a> {
+        match end {
+            HookEnd::Accept => self.dropped(&host.name, Stage::Silent),
+            HookEnd::Drop(rule) => Step::Done(Outcome::Dropped { by: Decision::Rule(*rule) }),
+            HookEnd::Unroutable(errno) => self.dropped(&host.name, Stage::Send(errno)),
+            HookEnd::Reject(rule, with) => self.reject(host, &skb, *rule, with, local),
+        }
+    }
+
+    fn reject(
+        &mut self,
+        host: &'a Host,
+        skb: &Skb,
+        rule: RuleRef,
+        with: crate::model::RejectWith,
+        local: bool,
+    ) -> Step<'a> {
+        let by = Decision::Rule(rule);
+        match crate::semantics::reject::answer(with, &skb.packet) {
+            Some(kind) => self.answer(host, skb, kind, by, local),
+            None => Step::Done(Outcome::Dropped { by }),
+        }
+    }
+}
+
+/// For hooks that never route again.
+pub(super) fn kept(_: &mut Walk, _: &Skb) -> Reroute {
+    Reroute::Kept
+}
+
+fn link_local(address: std::net::IpAddr) -> bool {
+    match address {
+        std::net::IpAddr::V4(_) => false,
+        std::net::IpAddr::V6(a) => a.segments()[0] & 0xffc0 == 0xfe80,
+    }
+}

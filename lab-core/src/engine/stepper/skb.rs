@@ -1,0 +1,70 @@
+use crate::addr::Mac;
+use crate::model::{Packet, PacketType};
+use crate::semantics::conntrack::{Connection, Info};
+
+/// The connection of a packet inside a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Tracked {
+    /// Not looked at yet, or belongs to none.
+    None,
+    /// In the host's table, at this index.
+    Known(usize),
+    /// Opened by this packet, and not remembered yet.
+    New(Box<Connection>),
+}
+
+/// Bridge ports a packet came by (`struct nf_bridge_info`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bridged {
+    /// The port it came in by.
+    pub input: String,
+    /// The port it leaves by, when it is bridged.
+    pub output: Option<String>,
+    /// Whether PREROUTING has seen it already, so that it is not run again
+    /// when the bridge's own device receives the packet (`ip_sabotage_in`).
+    pub prerouted: bool,
+}
+
+/// A packet inside a host, with what the kernel hangs on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Skb {
+    pub packet: Packet,
+    pub tracked: Tracked,
+    pub info: Info,
+    /// Zones that a `CT --zone` target set, of either direction.
+    pub zones: (u16, u16),
+    pub bridged: Option<Bridged>,
+    pub source_mac: Option<Mac>,
+    pub destination_mac: Option<Mac>,
+    pub packet_type: PacketType,
+    /// Whether it loops back inside the host with its route already known.
+    pub looped_back: bool,
+}
+
+impl Skb {
+    /// A packet that nothing is known about yet.
+    pub fn new(packet: Packet) -> Self {
+        Skb {
+            packet,
+            tracked: Tracked::None,
+            info: Info::Invalid,
+            zones: (0, 0),
+            bridged: None,
+            source_mac: None,
+            destination_mac: None,
+            packet_type: PacketType::Unicast,
+            looped_back: false,
+        }
+    }
+
+    /// What is left when a packet leaves for another device of the same host
+    /// (`skb_scrub_packet`): the mark stays.
+    pub fn scrubbed(self) -> Self {
+        Skb::new(self.packet)
+    }
+
+    /// Whether connection tracking has looked at it.
+    pub fn is_tracked(&self) -> bool {
+        self.tracked != Tracked::None || self.info == Info::Untracked
+    }
+}

@@ -1,0 +1,76 @@
+//! What an address is to a host: `-m addrtype` and nft's `fib … type`.
+//!
+//! IPv4 asks the local table alone (`inet_addr_type`, `net/ipv4/fib_frontend.c`),
+//! so that a blackhole route in the main table does not make an address
+//! `BLACKHOLE`. IPv6 asks by a full look-up (`xt_addrtype.c`,
+//! `nft_fib_ipv6.c`).
+
+use std::net::IpAddr;
+
+use super::routing::{lookup, lookup_table, Flow, Lookup};
+use crate::model::{AddressType, Host, RouteKind, RouteTable};
+
+fn of_kind(kind: RouteKind) -> AddressType {
+    match kind {
+        RouteKind::Unicast => AddressType::Unicast,
+        RouteKind::Local => AddressType::Local,
+        RouteKind::Broadcast => AddressType::Broadcast,
+        RouteKind::Multicast => AddressType::Multicast,
+        RouteKind::Anycast => AddressType::Anycast,
+        RouteKind::Unreachable => AddressType::Unreachable,
+        RouteKind::Blackhole => AddressType::Blackhole,
+        RouteKind::Prohibit => AddressType::Prohibit,
+        RouteKind::Throw => AddressType::Throw,
+        RouteKind::Nat => AddressType::Nat,
+    }
+}
+
+/// The type of an address. `device` limits the look-up to one interface.
+pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> AddressType {
+    let flow =
+        Flow { dst: address, src: None, iif: "lo", oif: None, mark: 0, tos: 0, protocol: None, ports: None };
+    match address {
+        IpAddr::V4(v4) => {
+            if v4.octets()[0] == 0 || v4.is_broadcast() {
+                return AddressType::Broadcast;
+            }
+            if v4.is_multicast() {
+                return AddressType::Multicast;
+            }
+            match lookup_table(host, RouteTable::LOCAL, &flow) {
+                Lookup::Found(route, hops) => {
+                    let there = device.is_none_or(|d| hops.iter().any(|h| h.interface.as_deref() == Some(d)));
+                    if there {
+                        of_kind(route.kind)
+                    } else {
+                        AddressType::Unicast
+                    }
+                }
+                Lookup::Refused(kind) => of_kind(kind),
+                Lookup::NoRoute | Lookup::Unknown(_) => AddressType::Unicast,
+            }
+        }
+        IpAddr::V6(v6) => {
+            if v6.is_multicast() {
+                return AddressType::Multicast;
+            }
+            if v6.is_unspecified() {
+                return AddressType::Unspec;
+            }
+            match lookup(host, &flow) {
+                Lookup::Found(route, hops) => {
+                    let there = device.is_none_or(|d| hops.iter().any(|h| h.interface.as_deref() == Some(d)));
+                    if there || route.kind == RouteKind::Unicast {
+                        of_kind(route.kind)
+                    } else {
+                        AddressType::Unicast
+                    }
+                }
+                Lookup::Refused(RouteKind::Prohibit) => AddressType::Prohibit,
+                Lookup::Refused(RouteKind::Blackhole) => AddressType::Blackhole,
+                Lookup::Refused(_) | Lookup::NoRoute => AddressType::Unreachable,
+                Lookup::Unknown(_) => AddressType::Unicast,
+            }
+        }
+    }
+}

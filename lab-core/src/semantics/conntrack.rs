@@ -1,0 +1,425 @@
+//! Connection tracking: which connection a packet belongs to, and what it is
+//! to it. Follows `net/netfilter/nf_conntrack_core.c` and the
+//! `nf_conntrack_proto_*.c` beside it.
+//!
+//! Packets are taken to be inside TCP's window: sequence numbers are not part
+//! of a packet here.
+
+use std::net::IpAddr;
+
+use crate::model::{ConntrackState, Direction, Host, Packet, PortValue, TcpFlags, Transport};
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Source port; ICMP identifier; 0 for protocols without ports.
+    pub sport: PortValue,
+    /// Destination port; ICMP type and code as `type << 8 | code`; else 0.
+    pub dport: PortValue,
+}
+
+/// How far a TCP connection has come (`enum tcp_conntrack`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpState {
+    /// Nothing seen yet.
+    None,
+    /// A SYN was seen.
+    SynSent,
+    /// A SYN,ACK was seen.
+    SynRecv,
+    /// Open.
+    Established,
+    /// One FIN.
+    FinWait,
+    /// The FIN was acknowledged.
+    CloseWait,
+    /// The other FIN.
+    LastAck,
+    /// Both FINs acknowledged.
+    TimeWait,
+    /// Reset.
+    Close,
+    /// SYNs of both sides met.
+    SynSent2,
+}
+
+/// A tracked connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// As its first packet came.
+    pub original: Tuple,
+    /// As a reply comes: the original turned round, after NAT.
+    pub reply: Tuple,
+    /// The zone its original direction is looked up in.
+    pub original_zone: u16,
+    /// The zone its reply direction is looked up in.
+    pub reply_zone: u16,
+    /// Its mark.
+    pub mark: u32,
+    /// Whether its first packet has left the host or was delivered.
+    pub confirmed: bool,
+    /// Whether a packet went the reply way.
+    pub seen_reply: bool,
+    /// Whether it saw enough to be kept.
+    pub assured: bool,
+    /// Whether its source is rewritten.
+    pub snat: bool,
+    /// Whether its destination is rewritten.
+    pub dnat: bool,
+    /// Whether the question of source NAT is settled.
+    pub source_done: bool,
+    /// Whether the question of destination NAT is settled.
+    pub destination_done: bool,
+    /// How far TCP has come.
+    pub tcp: TcpState,
+}
+
+/// What a packet is to its connection (`enum ip_conntrack_info`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Info {
+    /// It belongs to none, and can open none.
+    Invalid,
+    /// It opens it, or follows while no reply was seen.
+    New,
+    /// It goes the original way.
+    Established,
+    /// It goes the reply way.
+    EstablishedReply,
+    /// An error about a packet of the reply way.
+    Related,
+    /// An error about a packet of the original way.
+    RelatedReply,
+    /// It is not to be tracked.
+    Untracked,
+}
+
+impl Info {
+    /// The state that rules see.
+    pub fn state(self) -> ConntrackState {
+        match self {
+            Info::Invalid => ConntrackState::Invalid,
+            Info::New => ConntrackState::New,
+            Info::Established | Info::EstablishedReply => ConntrackState::Established,
+            Info::Related | Info::RelatedReply => ConntrackState::Related,
+            Info::Untracked => ConntrackState::Untracked,
+        }
+    }
+
+    /// The direction that rules see.
+    pub fn direction(self) -> Direction {
+        match self {
+            Info::EstablishedReply | Info::RelatedReply => Direction::Reply,
+            _ => Direction::Original,
+        }
+    }
+
+    /// What an answer to such a packet is (`nf_conntrack_attach`).
+    #[must_use]
+    pub fn of_answer(self) -> Self {
+        match self.direction() {
+            Direction::Original => Info::RelatedReply,
+            Direction::Reply => Info::Related,
+        }
+    }
+}
+
+/// The ICMP type that answers one of these queries (`nf_conntrack_proto_icmp.c`).
+fn inverse_icmp(kind: u8) -> Option<u8> {
+    Some(match kind {
+        8 => 0,
+        0 => 8,
+        13 => 14,
+        14 => 13,
+        15 => 16,
+        16 => 15,
+        17 => 18,
+        18 => 17,
+        _ => return None,
+    })
+}
+
+/// The same for ICMPv6 (`nf_conntrack_proto_icmpv6.c`).
+fn inverse_icmp6(kind: u8) -> Option<u8> {
+    Some(match kind {
+        128 => 129,
+        129 => 128,
+        139 => 140,
+        140 => 139,
+        _ => return None,
+    })
+}
+
+fn icmp_key(kind: u8, code: u8) -> PortValue {
+    PortValue::Is(u16::from(kind) << 8 | u16::from(code))
+}
+
+impl Tuple {
+    /// The tuple of a packet; none for ICMP that is no query or reply.
+    pub fn of(packet: &Packet) -> Option<Self> {
+        let (sport, dport) = match packet.transport {
+            Transport::Tcp { sport, dport, .. }
+            | Transport::Udp { sport, dport }
+            | Transport::Sctp { sport, dport } => (sport, dport),
+            Transport::Icmp { kind, code, id } => {
+                inverse_icmp(kind)?;
+                (id, icmp_key(kind, code))
+            }
+            Transport::Icmp6 { kind, code, id } => {
+                inverse_icmp6(kind)?;
+                (id, icmp_key(kind, code))
+            }
+            Transport::Other(_) => (PortValue::Is(0), PortValue::Is(0)),
+        };
+        let protocol = packet.transport.protocol();
+        Some(Tuple { src: packet.src, dst: packet.dst, protocol, sport, dport })
+    }
+
+    /// The tuple of the answer.
+    #[must_use]
+    pub fn inverted(&self) -> Self {
+        let (sport, dport) = match (self.protocol, self.dport) {
+            (1 | 58, PortValue::Is(key)) => {
+                let (kind, code) = ((key >> 8) as u8, key as u8);
+                let back = if self.protocol == 1 { inverse_icmp(kind) } else { inverse_icmp6(kind) };
+                (self.sport, icmp_key(back.unwrap_or(kind), code))
+            }
+            _ => (self.dport, self.sport),
+        };
+        Tuple { src: self.dst, dst: self.src, protocol: self.protocol, sport, dport }
+    }
+}
+
+/// What conntrack makes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Belongs to the connection at this index of the table.
+    Existing(usize, Info),
+    /// Opens a connection.
+    Opens(Box<Connection>),
+    /// Belongs to none.
+    None(Info),
+}
+
+/// The connections a host knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connections(pub Vec<Connection>);
+
+impl Connections {
+    /// The connection that has this tuple in one of its directions.
+    pub fn find(&self, tuple: &Tuple, zone: u16) -> Option<(usize, Direction)> {
+        self.0.iter().enumerate().filter(|(_, c)| c.confirmed).find_map(|(index, c)| {
+            if c.original == *tuple && c.original_zone == zone {
+                Some((index, Direction::Original))
+            } else if c.reply == *tuple && c.reply_zone == zone {
+                Some((index, Direction::Reply))
+            } else {
+                None
+            }
+        })
+    }
+
+    /// Whether another connection already has this tuple as its reply
+    /// (`nf_nat_used_tuple`).
+    pub fn taken(&self, reply: &Tuple, by_other_than: &Tuple) -> bool {
+        self.0.iter().any(|c| {
+            c.confirmed && c.original != *by_other_than && (c.reply == *reply || c.original == *reply)
+        })
+    }
+
+    /// Finds a packet's connection and steps its state
+    /// (`nf_conntrack_in`). `zones` are those of the original and the reply
+    /// direction, as a `CT --zone` target set them.
+    pub fn track(&mut self, host: &Host, packet: &Packet, zones: (u16, u16)) -> Found {
+        if packet.transport.is_icmp_error() {
+            return self.track_error(packet, zones.0);
+        }
+        if let Transport::Icmp6 { kind, .. } = packet.transport {
+            // Neighbour discovery and multicast listener messages
+            // (`noct_valid_new`).
+            if matches!(kind, 130..=137 | 143) {
+                return Found::None(Info::Untracked);
+            }
+        }
+        if let Transport::Tcp { flags, .. } = packet.transport {
+            if !valid_flags(flags) {
+                return Found::None(Info::Invalid);
+            }
+        }
+        let Some(tuple) = Tuple::of(packet) else { return Found::None(Info::Invalid) };
+        match self.find(&tuple, zones.0) {
+            Some((index, direction)) => self.follow(index, direction, packet),
+            None => open(host, packet, tuple, zones),
+        }
+    }
+
+    fn follow(&mut self, index: usize, direction: Direction, packet: &Packet) -> Found {
+        let connection = &mut self.0[index];
+        if let Transport::Tcp { flags, .. } = packet.transport {
+            match next_tcp(connection.tcp, flags, direction) {
+                Next::Invalid => return Found::None(Info::Invalid),
+                Next::Ignore => {}
+                Next::To(state) => {
+                    connection.tcp = state;
+                    if state == TcpState::Established && connection.seen_reply {
+                        connection.assured = true;
+                    }
+                }
+            }
+        } else if connection.seen_reply && matches!(packet.transport, Transport::Udp { .. }) {
+            connection.assured = true;
+        }
+        let info = match direction {
+            Direction::Reply => {
+                connection.seen_reply = true;
+                Info::EstablishedReply
+            }
+            Direction::Original if connection.seen_reply => Info::Established,
+            Direction::Original => Info::New,
+        };
+        Found::Existing(index, info)
+    }
+
+    /// An ICMP error belongs to the connection of the packet it quotes
+    /// (`nf_conntrack_inet_error`).
+    fn track_error(&self, packet: &Packet, zone: u16) -> Found {
+        let invalid = Found::None(Info::Invalid);
+        let Some(inner) = packet.quoted().and_then(Tuple::of) else { return invalid };
+        // A redirect (type 5) is no error to conntrack, nor a query.
+        if matches!(packet.transport, Transport::Icmp { kind: 5, .. }) {
+            return invalid;
+        }
+        let Some((index, direction)) = self.find(&inner.inverted(), zone) else { return invalid };
+        let connection = &self.0[index];
+        let expected = match direction {
+            Direction::Original => connection.original.dst,
+            Direction::Reply => connection.reply.dst,
+        };
+        if packet.dst != expected {
+            return invalid;
+        }
+        Found::Existing(
+            index,
+            match direction {
+                Direction::Original => Info::Related,
+                Direction::Reply => Info::RelatedReply,
+            },
+        )
+    }
+}
+
+/// Flag combinations that a sane TCP sends (`tcp_valid_flags`).
+fn valid_flags(flags: TcpFlags) -> bool {
+    const SYN: u8 = TcpFlags::SYN;
+    const FIN: u8 = TcpFlags::FIN;
+    const RST: u8 = TcpFlags::RST;
+    const ACK: u8 = TcpFlags::ACK;
+    const URG: u8 = TcpFlags::URG;
+    let bits = flags.0 & !TcpFlags::PSH & 0x3f;
+    [SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | URG, ACK, ACK | URG].contains(&bits)
+}
+
+fn open(host: &Host, packet: &Packet, tuple: Tuple, zones: (u16, u16)) -> Found {
+    let mut tcp = TcpState::None;
+    match packet.transport {
+        Transport::Icmp { kind, .. } if !matches!(kind, 8 | 13 | 15 | 17) => {
+            return Found::None(Info::Invalid)
+        }
+        Transport::Icmp6 { kind, .. } if !matches!(kind, 128 | 139) => return Found::None(Info::Invalid),
+        Transport::Tcp { flags, .. } => {
+            let loose = host.sysctls.number("net.netfilter.nf_conntrack_tcp_loose") != Some(0);
+            tcp = match next_tcp(TcpState::None, flags, Direction::Original) {
+                Next::To(TcpState::SynSent) => TcpState::SynSent,
+                Next::To(state) if loose => state,
+                _ => return Found::None(Info::Invalid),
+            };
+        }
+        _ => {}
+    }
+    Found::Opens(Box::new(Connection {
+        original: tuple,
+        reply: tuple.inverted(),
+        original_zone: zones.0,
+        reply_zone: zones.1,
+        mark: 0,
+        confirmed: false,
+        seen_reply: false,
+        assured: false,
+        snat: false,
+        dnat: false,
+        source_done: false,
+        destination_done: false,
+        tcp,
+    }))
+}
+
+enum Next {
+    Invalid,
+    Ignore,
+    To(TcpState),
+}
+
+/// The table `tcp_conntracks` of `nf_conntrack_proto_tcp.c`.
+fn next_tcp(state: TcpState, flags: TcpFlags, direction: Direction) -> Next {
+    use TcpState::{
+        Close, CloseWait, Established, FinWait, LastAck, None as NoState, SynRecv, SynSent, SynSent2,
+        TimeWait,
+    };
+    let to = Next::To;
+    let original = direction == Direction::Original;
+    if flags.has(TcpFlags::RST) {
+        return match state {
+            NoState => Next::Invalid,
+            _ => to(Close),
+        };
+    }
+    if flags.has(TcpFlags::SYN | TcpFlags::ACK) {
+        return match (original, state) {
+            (true, SynRecv | SynSent2) => to(SynRecv),
+            (true, _) => Next::Invalid,
+            (false, SynSent | SynSent2) => to(SynRecv),
+            (false, NoState) => Next::Invalid,
+            (false, _) => Next::Ignore,
+        };
+    }
+    if flags.has(TcpFlags::SYN) {
+        return match (original, state) {
+            (true, NoState | SynSent | TimeWait | Close) => to(SynSent),
+            (true, SynSent2) => to(SynSent2),
+            (true, _) => Next::Ignore,
+            (false, SynSent | SynSent2) => to(SynSent2),
+            (false, TimeWait) => to(SynSent),
+            (false, _) => Next::Invalid,
+        };
+    }
+    if flags.has(TcpFlags::FIN) {
+        return match (original, state) {
+            (_, NoState | SynSent | SynSent2) => Next::Invalid,
+            (_, SynRecv | Established) => to(FinWait),
+            (_, FinWait | CloseWait) => to(LastAck),
+            (_, LastAck) => to(LastAck),
+            (_, TimeWait) => to(TimeWait),
+            (_, Close) => to(Close),
+        };
+    }
+    if flags.has(TcpFlags::ACK) {
+        return match (original, state) {
+            (true, NoState) => to(Established),
+            (true, SynSent | SynSent2) => Next::Invalid,
+            (false, NoState) => Next::Invalid,
+            (false, SynSent | SynSent2) => Next::Ignore,
+            (true, SynRecv) => to(Established),
+            (false, SynRecv) => to(SynRecv),
+            (_, Established) => to(Established),
+            (_, FinWait | CloseWait) => to(CloseWait),
+            (_, LastAck | TimeWait) => to(TimeWait),
+            (_, Close) => to(Close),
+        };
+    }
+    Next::Invalid
+}

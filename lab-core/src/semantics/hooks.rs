@@ -1,0 +1,74 @@
+//! The order of things at a hook, as data.
+//!
+//! Everything that runs at a hook does so by rising priority
+//! (`include/uapi/linux/netfilter_ipv4.h`). NAT chains run where the NAT core
+//! is hooked in, in the order of their own priorities.
+
+use crate::addr::Family;
+use crate::model::{Backend, Chain, ChainKind, Hook, Host, Table};
+
+/// What runs at a hook.
+#[derive(Clone, Debug)]
+pub enum Item<'a> {
+    /// Connection tracking looks the packet up.
+    Track,
+    /// A base chain of kind filter or route.
+    Chain(&'a Table, &'a Chain),
+    /// NAT, with the chains it asks about a connection's first packet.
+    Nat(Vec<(&'a Table, &'a Chain)>),
+    /// The connection of a packet that came this far is remembered.
+    Confirm,
+}
+
+/// Priority of connection tracking (`NF_IP_PRI_CONNTRACK`).
+pub const CONNTRACK: i32 = -200;
+/// Priority of destination NAT (`NF_IP_PRI_NAT_DST`).
+pub const NAT_DESTINATION: i32 = -100;
+/// Priority of source NAT (`NF_IP_PRI_NAT_SRC`).
+pub const NAT_SOURCE: i32 = 100;
+
+/// What runs at a hook of a host for a family, in order.
+pub fn order(host: &Host, hook: Hook, family: Family) -> Vec<Item<'_>> {
+    let mut items: Vec<(i32, u8, Item)> = Vec::new();
+    let mut nat: Vec<(i32, (&Table, &Chain))> = Vec::new();
+    for table in host.ruleset.tables.iter().filter(|t| t.family.sees(family)) {
+        for chain in &table.chains {
+            let Some(base) = chain.base.filter(|b| b.hook == hook) else { continue };
+            if base.kind == ChainKind::Nat {
+                nat.push((base.priority, (table, chain)));
+            } else {
+                // Equal priorities run in the order of registration, which a
+                // snapshot does not tell; x_tables' hooks come with their
+                // module, mostly before nft's tables.
+                let rank = u8::from(table.backend == Backend::Nft);
+                items.push((base.priority, 1 + rank, Item::Chain(table, chain)));
+            }
+        }
+    }
+    // The NAT core is hooked in everywhere as soon as one chain asks for it.
+    let any_nat = host
+        .ruleset
+        .tables
+        .iter()
+        .filter(|t| t.family.sees(family))
+        .any(|t| t.chains.iter().any(|c| c.base.is_some_and(|b| b.kind == ChainKind::Nat)));
+    nat.sort_by_key(|(priority, _)| *priority);
+    let nat: Vec<_> = nat.into_iter().map(|(_, chain)| chain).collect();
+    match hook {
+        Hook::Prerouting | Hook::Output => {
+            items.push((CONNTRACK, 0, Item::Track));
+            if any_nat {
+                items.push((NAT_DESTINATION, 0, Item::Nat(nat)));
+            }
+        }
+        Hook::Input | Hook::Postrouting => {
+            if any_nat {
+                items.push((NAT_SOURCE, 0, Item::Nat(nat)));
+            }
+            items.push((i32::MAX, 0, Item::Confirm));
+        }
+        Hook::Forward | Hook::Ingress => {}
+    }
+    items.sort_by_key(|(priority, rank, _)| (*priority, *rank));
+    items.into_iter().map(|(_, _, item)| item).collect()
+}

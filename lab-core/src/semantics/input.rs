@@ -1,0 +1,285 @@
+//! What a host makes of a packet that came in: martian addresses, the route,
+//! the reverse path test, and whether it forwards.
+//!
+//! IPv4 follows `ip_route_input_slow` (`net/ipv4/route.c`) and
+//! `fib_validate_source` (`net/ipv4/fib_frontend.c`), in their order; IPv6
+//! `ip6_route_input` and `ip6_rcv_core`.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::routing::{lookup, Flow, Lookup};
+use crate::addr::Family;
+use crate::model::{
+    Host, Interface, InterfaceKind, NextHop, Packet, PolicyAction, Route, RouteKind, RouteTable, Stage,
+};
+
+/// What becomes of a packet that came in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input<'a> {
+    /// It is for this host.
+    Local,
+    /// It is for everybody here.
+    Broadcast,
+    /// It is to be forwarded, by one of these.
+    Forward(&'a Route, Vec<&'a NextHop>),
+    /// The route (or its lack) refuses it, and says so: none means no route.
+    Refused(Option<RouteKind>),
+    /// It is dropped in silence.
+    Dropped(Stage),
+    /// It depends on what is not known.
+    Unknown(String),
+}
+
+/// The greater of `conf.all` and the interface's own setting.
+fn max_setting(host: &Host, device: &str, key: &str) -> Option<i64> {
+    let own = host.sysctls.interface("ipv4", device, key);
+    let all = host.sysctls.interface("ipv4", "all", key);
+    own.max(all)
+}
+
+/// Whether `conf.all` or the interface's own setting is on; off if not told,
+/// as a kernel starts.
+fn either(host: &Host, device: &str, key: &str) -> bool {
+    max_setting(host, device, key).is_some_and(|v| v != 0)
+}
+
+/// Whether a host forwards what comes in by an interface; none: not told.
+pub fn forwards(host: &Host, device: &str, family: Family) -> Option<bool> {
+    let setting = match family {
+        Family::Ipv4 => host
+            .sysctls
+            .interface("ipv4", device, "forwarding")
+            .or_else(|| host.sysctls.number("net.ipv4.ip_forward")),
+        Family::Ipv6 => host
+            .sysctls
+            .interface("ipv6", "all", "forwarding")
+            .map(|all| all.max(host.sysctls.interface("ipv6", device, "force_forwarding").unwrap_or(0))),
+    };
+    setting.map(|v| v != 0)
+}
+
+/// The flow that an incoming packet is looked up by.
+pub fn flow<'a>(packet: &Packet, device: &'a str) -> Flow<'a> {
+    Flow {
+        dst: packet.dst,
+        src: Some(packet.src),
+        iif: device,
+        oif: None,
+        mark: packet.mark,
+        tos: packet.tos,
+        protocol: Some(packet.transport.protocol()),
+        ports: packet.transport.ports(),
+    }
+}
+
+/// Decides on a packet that came in by `device`.
+pub fn decide<'a>(host: &'a Host, device: &Interface, packet: &Packet) -> Input<'a> {
+    match (packet.src, packet.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => decide_v4(host, device, packet, src, dst),
+        _ => decide_v6(host, device, packet),
+    }
+}
+
+fn decide_v4<'a>(
+    host: &'a Host,
+    device: &Interface,
+    packet: &Packet,
+    src: Ipv4Addr,
+    dst: Ipv4Addr,
+) -> Input<'a> {
+    let zeronet = |a: Ipv4Addr| a.octets()[0] == 0;
+    if src.is_multicast() || src.is_broadcast() {
+        return Input::Dropped(Stage::MartianSource);
+    }
+    if dst.is_broadcast() || (src.is_unspecified() && dst.is_unspecified()) {
+        return Input::Broadcast;
+    }
+    if zeronet(src) {
+        return Input::Dropped(Stage::MartianSource);
+    }
+    if zeronet(dst) {
+        return Input::Dropped(Stage::MartianDest);
+    }
+    if (dst.is_loopback() || src.is_loopback()) && !either(host, &device.name, "route_localnet") {
+        return Input::Dropped(Stage::MartianLocalnet);
+    }
+    if dst.is_multicast() {
+        // Delivered to members of the group, of whom a snapshot tells nothing.
+        return Input::Unknown("multicast membership".into());
+    }
+    let found = lookup(host, &flow(packet, &device.name));
+    let forwards = forwards(host, &device.name, Family::Ipv4);
+    let not_told = || Input::Unknown(format!("net.ipv4.conf.{}.forwarding is not told", device.name));
+    let (route, hops) = match found {
+        Lookup::Unknown(why) => return Input::Unknown(why),
+        Lookup::Refused(kind) => {
+            return match forwards {
+                Some(true) => Input::Refused(Some(kind)),
+                Some(false) => Input::Dropped(Stage::NotForwarding),
+                None => not_told(),
+            }
+        }
+        Lookup::NoRoute => {
+            return match forwards {
+                Some(true) => Input::Refused(None),
+                Some(false) => Input::Dropped(Stage::NotForwarding),
+                None => not_told(),
+            }
+        }
+        Lookup::Found(route, hops) => (route, hops),
+    };
+    match route.kind {
+        RouteKind::Broadcast => Input::Broadcast,
+        RouteKind::Local | RouteKind::Anycast => match validate_source(host, device, packet, None) {
+            Source::Fine => Input::Local,
+            Source::Bad(stage) => Input::Dropped(stage),
+            Source::Unknown(why) => Input::Unknown(why),
+        },
+        RouteKind::Unicast => match forwards {
+            None => not_told(),
+            Some(false) => Input::Dropped(Stage::NotForwarding),
+            Some(true) => {
+                let out = hops.first().and_then(|h| h.interface.as_deref());
+                match validate_source(host, device, packet, out) {
+                    Source::Fine => Input::Forward(route, hops),
+                    Source::Bad(stage) => Input::Dropped(stage),
+                    Source::Unknown(why) => Input::Unknown(why),
+                }
+            }
+        },
+        _ => Input::Dropped(Stage::MartianDest),
+    }
+}
+
+enum Source {
+    Fine,
+    Bad(Stage),
+    Unknown(String),
+}
+
+fn uses(hops: &[NextHop], device: &str) -> bool {
+    hops.iter().any(|h| h.interface.as_deref() == Some(device))
+}
+
+/// `fib_validate_source`: whether a source may come in here.
+fn validate_source(host: &Host, device: &Interface, packet: &Packet, out: Option<&str>) -> Source {
+    let name = device.name.as_str();
+    let accept_local = either(host, name, "accept_local");
+    let Some(rp_filter) = max_setting(host, name, "rp_filter") else {
+        // Not told: it matters only where the test would fail.
+        return match reverse_path(host, device, packet, out, 1, accept_local) {
+            Source::Bad(Stage::RpFilter) => {
+                Source::Unknown(format!("net.ipv4.conf.{name}.rp_filter is not told"))
+            }
+            other => other,
+        };
+    };
+    let redirects = either(host, name, "send_redirects");
+    if rp_filter == 0 && (out != Some(name) || !redirects) {
+        if accept_local {
+            return Source::Fine;
+        }
+        if !has_custom_rules(host) && !has_custom_local_routes(host) {
+            return if host.interface_with(packet.src).is_some() {
+                Source::Bad(Stage::MartianSource)
+            } else {
+                Source::Fine
+            };
+        }
+    }
+    reverse_path(host, device, packet, out, rp_filter, accept_local)
+}
+
+fn has_custom_rules(host: &Host) -> bool {
+    host.rules.iter().filter(|r| r.family == Family::Ipv4).any(|r| {
+        !matches!(
+            (r.priority, &r.action),
+            (0, PolicyAction::Lookup(RouteTable::LOCAL))
+                | (32766, PolicyAction::Lookup(RouteTable::MAIN))
+                | (32767, PolicyAction::Lookup(RouteTable::DEFAULT))
+        )
+    })
+}
+
+/// Whether somebody added a route of type local.
+fn has_custom_local_routes(host: &Host) -> bool {
+    host.routes
+        .iter()
+        .any(|r| r.family == Family::Ipv4 && r.kind == RouteKind::Local && r.protocol != "kernel")
+}
+
+/// `__fib_validate_source`: looks up the way back.
+fn reverse_path(
+    host: &Host,
+    device: &Interface,
+    packet: &Packet,
+    out: Option<&str>,
+    rp_filter: i64,
+    accept_local: bool,
+) -> Source {
+    let name = device.name.as_str();
+    let valid_mark = either(host, name, "src_valid_mark");
+    let flow = Flow {
+        dst: packet.src,
+        src: Some(packet.dst),
+        iif: out.unwrap_or("lo"),
+        oif: None,
+        mark: if valid_mark { packet.mark } else { 0 },
+        tos: packet.tos,
+        protocol: Some(packet.transport.protocol()),
+        ports: packet.transport.ports().map(|(s, d)| (d, s)),
+    };
+    let last_resort = || if rp_filter == 0 { Source::Fine } else { Source::Bad(Stage::RpFilter) };
+    let route = match lookup(host, &flow) {
+        Lookup::Unknown(why) => return Source::Unknown(why),
+        Lookup::NoRoute | Lookup::Refused(_) => return last_resort(),
+        Lookup::Found(route, _) => route,
+    };
+    if route.kind != RouteKind::Unicast && (route.kind != RouteKind::Local || !accept_local) {
+        return Source::Bad(Stage::MartianSource);
+    }
+    let loopback = device.kind == InterfaceKind::Loopback;
+    if uses(&route.next_hops, name) || (route.kind == RouteKind::Local && loopback) {
+        return Source::Fine;
+    }
+    if !device.addresses.iter().any(|a| a.family() == Family::Ipv4) {
+        return last_resort();
+    }
+    if rp_filter == 1 {
+        return Source::Bad(Stage::RpFilter);
+    }
+    Source::Fine
+}
+
+fn decide_v6<'a>(host: &'a Host, device: &Interface, packet: &Packet) -> Input<'a> {
+    if packet.dst.is_multicast() {
+        let IpAddr::V6(dst) = packet.dst else { return Input::Dropped(Stage::Martian) };
+        // Every host is a member of the all-nodes groups.
+        return if matches!(dst.segments(), [0xff01 | 0xff02, 0, 0, 0, 0, 0, 0, 1]) {
+            Input::Broadcast
+        } else {
+            Input::Unknown("multicast membership".into())
+        };
+    }
+    match lookup(host, &flow(packet, &device.name)) {
+        Lookup::Unknown(why) => Input::Unknown(why),
+        Lookup::NoRoute => Input::Refused(None),
+        Lookup::Refused(kind) => Input::Refused(Some(kind)),
+        Lookup::Found(route, hops) => match route.kind {
+            RouteKind::Local | RouteKind::Anycast => Input::Local,
+            RouteKind::Unicast => match forwards(host, &device.name, Family::Ipv6) {
+                Some(true) => Input::Forward(route, hops),
+                Some(false) => Input::Dropped(Stage::NotForwarding),
+                None => Input::Unknown("net.ipv6.conf.all.forwarding is not told".into()),
+            },
+            _ => Input::Dropped(Stage::MartianDest),
+        },
+    }
+}
+
+/// Addresses that `ip6_rcv_core` refuses before any hook.
+pub fn martian_v6(device: &Interface, packet: &Packet) -> bool {
+    let (IpAddr::V6(src), IpAddr::V6(dst)) = (packet.src, packet.dst) else { return false };
+    let loopback = device.kind == InterfaceKind::Loopback;
+    ((src.is_loopback() || dst.is_loopback()) && !loopback) || src.is_multicast() || dst.is_unspecified()
+}

@@ -1,0 +1,71 @@
+//! conntrack and state (`xt_conntrack.c`, `xt_state.c`).
+
+use std::net::IpAddr;
+
+use crate::addr::{Masked, PortRange};
+use crate::model::{ConntrackMatch, ConntrackStatus, Not, PortValue};
+use crate::semantics::conntrack::{Connection, Info};
+use crate::semantics::header::in_range;
+use crate::semantics::{Context, Tri};
+
+fn has(connection: &Connection, status: ConntrackStatus) -> bool {
+    match status {
+        ConntrackStatus::Expected => false,
+        ConntrackStatus::SeenReply => connection.seen_reply,
+        ConntrackStatus::Assured => connection.assured,
+        ConntrackStatus::Confirmed => connection.confirmed,
+        ConntrackStatus::Snat => connection.snat,
+        ConntrackStatus::Dnat => connection.dnat,
+    }
+}
+
+/// Whether the condition holds. Without a connection only the state is
+/// looked at, and any other part fails.
+pub fn holds(condition: &ConntrackMatch, at: &Context) -> Tri {
+    let state = at.info.state();
+    if let Some(states) = &condition.states {
+        let (plain, pseudo) = &states.value;
+        let truth =
+            plain.contains(&state) || at.connection.is_some_and(|c| pseudo.iter().any(|s| has(c, *s)));
+        if truth == states.invert {
+            return Tri::No;
+        }
+    }
+    let Some(connection) = at.connection else {
+        return condition.states.is_some().into();
+    };
+    if let Some(direction) = condition.direction {
+        let actual = match at.info {
+            Info::Invalid | Info::Untracked => return Tri::No,
+            info => info.direction(),
+        };
+        if direction != actual {
+            return Tri::No;
+        }
+    }
+    let address = |wanted: &Option<Not<Masked>>, actual: IpAddr| {
+        wanted.as_ref().is_none_or(|w| w.value.contains(actual) != w.invert)
+    };
+    let plain = address(&condition.original_source, connection.original.src)
+        && address(&condition.original_destination, connection.original.dst)
+        && address(&condition.reply_source, connection.reply.src)
+        && address(&condition.reply_destination, connection.reply.dst)
+        && condition.protocol.as_ref().is_none_or(|p| (p.value == connection.original.protocol) != p.invert)
+        && condition
+            .status
+            .as_ref()
+            .is_none_or(|s| s.value.iter().any(|status| has(connection, *status)) != s.invert);
+    let port = |wanted: &Option<Not<PortRange>>, actual: PortValue| match wanted {
+        None => Tri::Yes,
+        Some(w) => in_range(actual, w.value).inverted(w.invert),
+    };
+    Tri::from(plain)
+        .and(|| port(&condition.original_sport, connection.original.sport))
+        .and(|| port(&condition.original_dport, connection.original.dport))
+        .and(|| port(&condition.reply_sport, connection.reply.sport))
+        .and(|| port(&condition.reply_dport, connection.reply.dport))
+        .and(|| match condition.expire {
+            None => Tri::Yes,
+            Some(_) => Tri::Unknown("how long the connection lives yet".into()),
+        })
+}

@@ -1,0 +1,33 @@
+//! rpfilter (`ipt_rpfilter.c`, `ip6t_rpfilter.c`).
+
+use crate::model::{InterfaceKind, RouteKind};
+use crate::semantics::routing::{lookup, Flow, Lookup};
+use crate::semantics::{Context, Tri};
+
+/// Whether a packet passes the reverse path test.
+pub fn holds(at: &Context, loose: bool, valid_mark: bool, accept_local: bool) -> Tri {
+    let Some(input) = at.input else { return Tri::Yes };
+    if at.host.interface(input).is_some_and(|i| i.kind == InterfaceKind::Loopback) {
+        return Tri::Yes;
+    }
+    let packet = at.packet;
+    let flow = Flow {
+        dst: packet.src,
+        src: Some(packet.dst),
+        iif: "lo",
+        oif: if loose || packet.src.is_ipv4() { None } else { Some(input) },
+        mark: if valid_mark { packet.mark } else { 0 },
+        tos: packet.tos,
+        protocol: Some(packet.transport.protocol()),
+        ports: None,
+    };
+    match lookup(at.host, &flow) {
+        Lookup::Unknown(why) => Tri::Unknown(why),
+        Lookup::NoRoute | Lookup::Refused(_) => Tri::No,
+        Lookup::Found(route, hops) => {
+            let usable = route.kind == RouteKind::Unicast || (route.kind == RouteKind::Local && accept_local);
+            let here = hops.iter().any(|h| h.interface.as_deref() == Some(input));
+            (usable && (here || loose)).into()
+        }
+    }
+}

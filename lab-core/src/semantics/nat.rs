@@ -1,0 +1,171 @@
+//! Network address translation: what a new connection's tuple becomes, and
+//! how packets are rewritten by it. Follows `net/netfilter/nf_nat_core.c`,
+//! `nf_nat_masquerade.c`, `nf_nat_redirect.c`.
+
+use std::net::IpAddr;
+
+use super::conntrack::{Connection, Connections, Info, Tuple};
+use crate::addr::PortRange;
+use crate::model::{Direction, Packet, Payload, PortValue, Transport};
+
+/// Which end of a packet is rewritten at a hook (`HOOK2MANIP`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The source: POSTROUTING and INPUT.
+    Source,
+    /// The destination: PREROUTING and OUTPUT.
+    Destination,
+}
+
+impl End {
+    fn other(self) -> Self {
+        match self {
+            End::Source => End::Destination,
+            End::Destination => End::Source,
+        }
+    }
+}
+
+/// What a connection's end is mapped to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mapping {
+    /// The new address; none: kept.
+    pub address: Option<IpAddr>,
+    /// The ports allowed; none: any, kept if free.
+    pub ports: Option<PortRange>,
+    /// The first port of the original range, where ports are shifted.
+    pub base_port: Option<u16>,
+    /// Whether the port is picked by chance even if it could be kept.
+    pub random: bool,
+}
+
+/// Settles one end of a connection (`nf_nat_setup_info`,
+/// `get_unique_tuple`).
+pub fn settle(known: &Connections, connection: &mut Connection, end: End, mapping: Mapping) {
+    let current = connection.reply.inverted();
+    let mut wanted = current;
+    match end {
+        End::Source => wanted.src = mapping.address.unwrap_or(wanted.src),
+        End::Destination => wanted.dst = mapping.address.unwrap_or(wanted.dst),
+    }
+    let free = |tuple: &Tuple| !known.taken(&tuple.inverted(), &connection.original);
+    let has_ports = matches!(current.protocol, 6 | 17 | 132 | 33 | 136);
+    let query = matches!(current.protocol, 1 | 58);
+    let port = match end {
+        End::Source => wanted.sport,
+        End::Destination => wanted.dport,
+    };
+    let keep = match (mapping.ports, mapping.base_port, port) {
+        _ if mapping.random => false,
+        (None, _, _) => free(&wanted),
+        (Some(_), Some(_), _) => false,
+        (Some(range), None, PortValue::Is(port)) => {
+            range.contains(port) && (range.low == range.high || free(&wanted))
+        }
+        (Some(range), None, PortValue::Fresh(from)) => range.low <= from.low && from.high <= range.high,
+    };
+    if !keep && (has_ports || (query && end == End::Source)) {
+        if let Some(port) = pick(port, end, &mapping, query) {
+            match end {
+                End::Source => wanted.sport = port,
+                End::Destination => wanted.dport = port,
+            }
+        }
+    }
+    if wanted != current {
+        connection.reply = wanted.inverted();
+        match end {
+            End::Source => connection.snat = true,
+            End::Destination => connection.dnat = true,
+        }
+    }
+    match end {
+        End::Source => connection.source_done = true,
+        End::Destination => connection.destination_done = true,
+    }
+}
+
+/// `nf_nat_l4proto_unique_tuple`: the port when the present one cannot stay.
+/// Sources are picked by chance within their range; destinations take the
+/// first.
+fn pick(port: PortValue, end: End, mapping: &Mapping, query: bool) -> Option<PortValue> {
+    let range = match (mapping.ports, end) {
+        (Some(range), _) => range,
+        (None, End::Destination) => return None,
+        (None, End::Source) if query => PortRange::ANY,
+        // Ports keep their class: privileged stay privileged.
+        (None, End::Source) => match port {
+            PortValue::Is(p) if p < 512 => PortRange { low: 1, high: 511 },
+            PortValue::Is(p) if p < 1024 => PortRange { low: 600, high: 1023 },
+            _ => PortRange { low: 1024, high: 65535 },
+        },
+    };
+    if range.low == range.high {
+        return Some(PortValue::Is(range.low));
+    }
+    match (mapping.base_port, port) {
+        (Some(base), PortValue::Is(port)) => {
+            let size = u32::from(range.high - range.low) + 1;
+            let offset = u32::from(port.wrapping_sub(base)) % size;
+            Some(PortValue::Is(range.low + offset as u16))
+        }
+        _ if end == End::Destination && !mapping.random => Some(PortValue::Is(range.low)),
+        _ => Some(PortValue::Fresh(range)),
+    }
+}
+
+fn rewrite(packet: &mut Packet, target: &Tuple, end: End) {
+    let port = match end {
+        End::Source => {
+            packet.src = target.src;
+            target.sport
+        }
+        End::Destination => {
+            packet.dst = target.dst;
+            target.dport
+        }
+    };
+    match (&mut packet.transport, end) {
+        (
+            Transport::Tcp { sport, .. } | Transport::Udp { sport, .. } | Transport::Sctp { sport, .. },
+            End::Source,
+        ) => *sport = port,
+        (
+            Transport::Tcp { dport, .. } | Transport::Udp { dport, .. } | Transport::Sctp { dport, .. },
+            End::Destination,
+        ) => *dport = port,
+        // The identifier of a query is its source port in either direction.
+        (Transport::Icmp { kind, id, .. }, _) if matches!(kind, 0 | 8 | 13..=18) => *id = target.sport,
+        (Transport::Icmp6 { kind, id, .. }, _) if matches!(kind, 128 | 129) => *id = target.sport,
+        _ => {}
+    }
+}
+
+fn applies(connection: &Connection, end: End, direction: Direction) -> bool {
+    let end = if direction == Direction::Reply { end.other() } else { end };
+    match end {
+        End::Source => connection.snat,
+        End::Destination => connection.dnat,
+    }
+}
+
+/// Rewrites one end of a packet of a connection (`nf_nat_packet`); of an ICMP
+/// error also the packet it quotes (`nf_nat_icmp_reply_translation`).
+/// Returns whether anything was to be done.
+pub fn translate(packet: &mut Packet, connection: &Connection, info: Info, end: End) -> bool {
+    let direction = info.direction();
+    if !applies(connection, end, direction) {
+        return false;
+    }
+    let opposite = match direction {
+        Direction::Original => connection.reply,
+        Direction::Reply => connection.original,
+    };
+    if packet.transport.is_icmp_error() {
+        if let Payload::Quoted(inner) = &mut packet.payload {
+            rewrite(inner, &opposite, end.other());
+        }
+    }
+    rewrite(packet, &opposite.inverted(), end);
+    true
+}

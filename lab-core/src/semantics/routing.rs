@@ -1,0 +1,236 @@
+//! Route look-up: policy rules, tables, longest prefix, metric, type.
+//!
+//! IPv4 follows `net/ipv4/fib_rules.c`, `fib_trie.c` (`fib_table_lookup`) and
+//! `fib_semantics.c`; IPv6 `net/ipv6/fib6_rules.c`, `ip6_fib.c`, `route.c`.
+
+use std::net::IpAddr;
+
+use super::header::in_range;
+use super::Tri;
+use crate::addr::Family;
+use crate::model::{Host, NextHop, PolicyAction, PolicyRule, PortValue, Route, RouteKind, RouteTable};
+
+/// What a look-up asks by (`struct flowi`).
+#[derive(Clone, Copy, Debug)]
+pub struct Flow<'a> {
+    /// Where to.
+    pub dst: IpAddr,
+    /// Where from; none: not chosen yet.
+    pub src: Option<IpAddr>,
+    /// The interface it came in by; `lo` for what this host sends.
+    pub iif: &'a str,
+    /// The interface it must leave by.
+    pub oif: Option<&'a str>,
+    /// The firewall mark.
+    pub mark: u32,
+    /// Type of service or traffic class.
+    pub tos: u8,
+    /// IP protocol number, where the look-up knows it.
+    pub protocol: Option<u8>,
+    /// Source and destination port, where the look-up knows them.
+    pub ports: Option<(PortValue, PortValue)>,
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lookup<'a> {
+    /// A route that leads on or in, and its usable next hops; several: the
+    /// kernel picks by hash.
+    Found(&'a Route, Vec<&'a NextHop>),
+    /// An unreachable, prohibit or blackhole route or rule.
+    Refused(RouteKind),
+    /// Nothing.
+    NoRoute,
+    /// It depends on what is not modelled.
+    Unknown(String),
+}
+
+fn rule_holds(rule: &PolicyRule, flow: &Flow) -> Tri {
+    if !rule.unmodelled.is_empty() {
+        return Tri::Unknown(format!("policy rule {}: {}", rule.priority, rule.unmodelled));
+    }
+    let in_net = |net: &Option<ipnet::IpNet>, address: Option<IpAddr>| match (net, address) {
+        (None, _) => true,
+        (Some(net), Some(address)) => net.contains(&address),
+        // An unset source is compared as the unspecified address.
+        (Some(net), None) => net.contains(&unspecified(rule.family)),
+    };
+    let tos_mask = match rule.family {
+        // A rule's `tos` is compared under IPTOS_RT_MASK (fib4_rule_match).
+        Family::Ipv4 => 0x1c,
+        Family::Ipv6 => 0xfc,
+    };
+    let plain = in_net(&rule.source, flow.src)
+        && in_net(&rule.destination, Some(flow.dst))
+        && rule.iif.as_deref().is_none_or(|i| i == flow.iif)
+        && rule.oif.as_deref().is_none_or(|o| flow.oif == Some(o))
+        && rule.fwmark.is_none_or(|(value, mask)| (value ^ flow.mark) & mask == 0)
+        && (rule.tos == 0 || rule.tos == flow.tos & tos_mask)
+        && rule.protocol.is_none_or(|p| flow.protocol == Some(p));
+    let port = |range: Option<crate::addr::PortRange>, port: Option<PortValue>| match (range, port) {
+        (None, _) => Tri::Yes,
+        (Some(_), None) => Tri::No,
+        (Some(range), Some(port)) => in_range(port, range),
+    };
+    let holds = Tri::from(plain)
+        .and(|| port(rule.sport, flow.ports.map(|p| p.0)))
+        .and(|| port(rule.dport, flow.ports.map(|p| p.1)))
+        .and(|| match rule.uid_range {
+            None => Tri::Yes,
+            Some(_) => Tri::Unknown("who owns the socket".into()),
+        });
+    holds.inverted(rule.invert)
+}
+
+fn unspecified(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        Family::Ipv6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+/// The rules a kernel starts with, for hosts whose snapshot has none.
+fn default_rules(family: Family) -> Vec<PolicyRule> {
+    let rule = |priority, table| PolicyRule {
+        family,
+        priority,
+        invert: false,
+        source: None,
+        destination: None,
+        iif: None,
+        oif: None,
+        fwmark: None,
+        tos: 0,
+        protocol: None,
+        sport: None,
+        dport: None,
+        uid_range: None,
+        suppress_prefix_len: None,
+        action: PolicyAction::Lookup(table),
+        origin: Default::default(),
+        unmodelled: String::new(),
+    };
+    vec![rule(0, RouteTable::LOCAL), rule(32766, RouteTable::MAIN), rule(32767, RouteTable::DEFAULT)]
+}
+
+/// Looks a destination up as the kernel does, rule by rule.
+pub fn lookup<'a>(host: &'a Host, flow: &Flow) -> Lookup<'a> {
+    let family = Family::of(flow.dst);
+    let own: Vec<&PolicyRule> = host.rules.iter().filter(|r| r.family == family).collect();
+    let fallback = if own.is_empty() { default_rules(family) } else { Vec::new() };
+    let rules: Vec<&PolicyRule> = if own.is_empty() { fallback.iter().collect() } else { own };
+    let mut at_least = 0;
+    for rule in rules {
+        if rule.priority < at_least {
+            continue;
+        }
+        match rule_holds(rule, flow) {
+            Tri::No => continue,
+            Tri::Unknown(why) => return Lookup::Unknown(why),
+            Tri::Yes => {}
+        }
+        match &rule.action {
+            PolicyAction::Nop => {}
+            PolicyAction::Goto(target) => at_least = *target,
+            PolicyAction::Unreachable => return Lookup::Refused(RouteKind::Unreachable),
+            PolicyAction::Blackhole => return Lookup::Refused(RouteKind::Blackhole),
+            PolicyAction::Prohibit => return Lookup::Refused(RouteKind::Prohibit),
+            PolicyAction::Lookup(table) => {
+                let found = lookup_table(host, *table, flow);
+                let suppressed = match &found {
+                    Lookup::Found(route, _) => {
+                        rule.suppress_prefix_len.is_some_and(|limit| route.destination.prefix_len() <= limit)
+                    }
+                    _ => false,
+                };
+                if found != Lookup::NoRoute && !suppressed {
+                    return found;
+                }
+            }
+        }
+    }
+    Lookup::NoRoute
+}
+
+fn usable<'a>(route: &'a Route, flow: &Flow, strict: bool) -> Vec<&'a NextHop> {
+    route
+        .next_hops
+        .iter()
+        .filter(|hop| !hop.dead)
+        .filter(|hop| !strict || flow.oif.is_none() || hop.interface.as_deref() == flow.oif)
+        .collect()
+}
+
+/// Looks a destination up in one table: the longest prefix, then (IPv6) the
+/// longest source prefix, then the service asked for, then the least metric.
+/// A `throw` route ends the table.
+pub fn lookup_table<'a>(host: &'a Host, table: RouteTable, flow: &Flow) -> Lookup<'a> {
+    let family = Family::of(flow.dst);
+    let v4 = family == Family::Ipv4;
+    let source = |route: &Route| match (&route.source, flow.src) {
+        (None, _) => true,
+        (Some(net), Some(src)) => net.contains(&src),
+        (Some(_), None) => false,
+    };
+    let mut candidates: Vec<&Route> = host
+        .routes
+        .iter()
+        .filter(|r| r.family == family && r.table == table && r.destination.contains(&flow.dst) && source(r))
+        .filter(|r| r.tos == 0 || (v4 && r.tos == flow.tos & 0x1c))
+        .collect();
+    candidates.sort_by_key(|r| {
+        let source_length = r.source.map_or(0, |net| net.prefix_len());
+        (
+            std::cmp::Reverse(r.destination.prefix_len()),
+            std::cmp::Reverse(source_length),
+            std::cmp::Reverse(r.tos),
+            r.metric,
+        )
+    });
+    for (position, route) in candidates.iter().enumerate() {
+        if !route.unmodelled.is_empty() {
+            return Lookup::Unknown(format!("route {}: {}", route.destination, route.unmodelled));
+        }
+        match route.kind {
+            RouteKind::Throw => return Lookup::NoRoute,
+            RouteKind::Unreachable | RouteKind::Blackhole | RouteKind::Prohibit => {
+                return Lookup::Refused(route.kind)
+            }
+            RouteKind::Nat => return Lookup::Unknown(format!("nat route {}", route.destination)),
+            RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast | RouteKind::Anycast => {
+                let hops = usable(route, flow, v4);
+                if !v4 || !hops.is_empty() || route.next_hops.is_empty() {
+                    return Lookup::Found(route, hops);
+                }
+            }
+            RouteKind::Unicast => {
+                // IPv6 keeps the next hops of one multipath route as routes
+                // of equal prefix and metric (siblings).
+                let mut hops = usable(route, flow, v4);
+                if !v4 {
+                    let twins = candidates[position + 1..].iter().take_while(|other| {
+                        other.destination == route.destination
+                            && other.source == route.source
+                            && other.metric == route.metric
+                            && other.kind == RouteKind::Unicast
+                    });
+                    let by_gateway = |hop: &&NextHop| hop.gateway.is_some();
+                    if hops.iter().all(by_gateway) {
+                        hops.extend(twins.flat_map(|r| usable(r, flow, v4)).filter(by_gateway));
+                    }
+                    if let Some(oif) = flow.oif {
+                        let preferred: Vec<_> =
+                            hops.iter().copied().filter(|h| h.interface.as_deref() == Some(oif)).collect();
+                        if !preferred.is_empty() {
+                            hops = preferred;
+                        }
+                    }
+                }
+                if !hops.is_empty() {
+                    return Lookup::Found(route, hops);
+                }
+            }
+        }
+    }
+    Lookup::NoRoute
+}

@@ -1,0 +1,298 @@
+//! Who is on an L2 segment, and who answers for an address there.
+//!
+//! A frame to an unknown address is flooded, and switches learn; so the port
+//! towards a MAC address is taken to be the one that leads to it. ARP and ND
+//! themselves are taken to pass (`ebtables`, `arptables` and IPv6 filters on
+//! bridges are not asked about them).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::input::{self, Input};
+use super::source;
+use crate::addr::{Family, Mac};
+use crate::model::{Host, Interface, InterfaceKind, Lab, NeighbourState, Packet, Payload, Scope, Transport};
+
+/// A device that frames of a segment reach, of a host that would take them.
+#[derive(Clone, Copy, Debug)]
+pub struct Receiver<'a> {
+    /// The host.
+    pub host: &'a Host,
+    /// The device that its network layer sees: a NIC, or a bridge.
+    pub device: &'a Interface,
+}
+
+/// What lies behind an interface.
+#[derive(Clone, Debug, Default)]
+pub struct Segment<'a> {
+    /// Who is there.
+    pub receivers: Vec<Receiver<'a>>,
+    /// Whether it reaches beyond the lab.
+    pub open: bool,
+    /// Whether it reaches a device that is not modelled.
+    pub unmodelled: Option<String>,
+}
+
+/// The segment behind one interface: where frames sent by it arrive.
+pub fn behind<'a>(lab: &'a Lab, host: &'a Host, device: &'a Interface) -> Segment<'a> {
+    let mut segment = Segment::default();
+    let mut seen = BTreeSet::new();
+    send(lab, host, device, &mut segment, &mut seen);
+    segment
+}
+
+type Seen<'a> = BTreeSet<(&'a str, &'a str)>;
+
+fn send<'a>(
+    lab: &'a Lab,
+    host: &'a Host,
+    device: &'a Interface,
+    into: &mut Segment<'a>,
+    seen: &mut Seen<'a>,
+) {
+    if !device.up || !seen.insert((&host.name, &device.name)) {
+        return;
+    }
+    match &device.kind {
+        InterfaceKind::Physical | InterfaceKind::Veth | InterfaceKind::Tun => {
+            if lab.leads_out(&host.name, device) {
+                into.open = true;
+            }
+            for end in lab.peers(&host.name, &device.name) {
+                let Some(peer) = lab.hosts.get(&end.host) else { continue };
+                if let Some(interface) = peer.interface(&end.interface) {
+                    arrive(lab, peer, interface, into, seen);
+                }
+            }
+        }
+        InterfaceKind::Bridge(_) => {
+            for port in ports(host, &device.name) {
+                send(lab, host, port, into, seen);
+            }
+        }
+        InterfaceKind::Vxlan(vxlan) => {
+            for (peer, device) in vtep_peers(lab, host, device, vxlan.vni) {
+                arrive(lab, peer, device, into, seen);
+            }
+        }
+        InterfaceKind::Loopback | InterfaceKind::Dummy => {}
+        InterfaceKind::Other(kind) => into.unmodelled = Some(kind.clone()),
+    }
+}
+
+fn arrive<'a>(
+    lab: &'a Lab,
+    host: &'a Host,
+    device: &'a Interface,
+    into: &mut Segment<'a>,
+    seen: &mut Seen<'a>,
+) {
+    if !device.up || !seen.insert((&host.name, &device.name)) {
+        return;
+    }
+    let master = device.master.as_deref().and_then(|m| host.interface(m));
+    match master {
+        None => into.receivers.push(Receiver { host, device }),
+        Some(bridge) if matches!(bridge.kind, InterfaceKind::Bridge(_)) => {
+            if device.port.as_ref().is_some_and(|p| !p.forwarding) {
+                return;
+            }
+            if bridge.up && seen.insert((&host.name, &bridge.name)) {
+                into.receivers.push(Receiver { host, device: bridge });
+            }
+            for port in ports(host, &bridge.name) {
+                send(lab, host, port, into, seen);
+            }
+        }
+        Some(other) => into.unmodelled = Some(other.kind.to_string()),
+    }
+}
+
+/// The forwarding ports of a bridge.
+pub fn ports<'a>(host: &'a Host, bridge: &'a str) -> impl Iterator<Item = &'a Interface> {
+    host.interfaces.iter().filter(move |i| {
+        i.up && i.master.as_deref() == Some(bridge) && i.port.as_ref().is_none_or(|p| p.forwarding)
+    })
+}
+
+/// The other ends of a VXLAN segment that this device's table names.
+fn vtep_peers<'a>(
+    lab: &'a Lab,
+    host: &'a Host,
+    device: &'a Interface,
+    vni: u32,
+) -> Vec<(&'a Host, &'a Interface)> {
+    let InterfaceKind::Vxlan(vxlan) = &device.kind else { return Vec::new() };
+    let listed = host.fdb.iter().filter(|e| e.interface == device.name).filter_map(|e| e.destination);
+    let mut remotes: Vec<IpAddr> = listed.chain(vxlan.remote).collect();
+    remotes.sort_unstable();
+    remotes.dedup();
+    let mut peers = Vec::new();
+    for remote in remotes {
+        for peer in lab.hosts.values().filter(|h| h.name != host.name && h.interface_with(remote).is_some()) {
+            let same = |i: &&Interface| matches!(&i.kind, InterfaceKind::Vxlan(v) if v.vni == vni);
+            peers.extend(peer.interfaces.iter().filter(same).map(|i| (peer, i)));
+        }
+    }
+    peers
+}
+
+/// Whether a device takes frames to this address as its own. A bridge takes
+/// those to any of its ports, too.
+pub fn owns_mac(host: &Host, device: &Interface, mac: Mac) -> bool {
+    mac == Mac::ZERO
+        || device.mac == Some(mac)
+        || (matches!(device.kind, InterfaceKind::Bridge(_))
+            && host
+                .interfaces
+                .iter()
+                .any(|i| i.master.as_deref() == Some(&device.name) && i.mac == Some(mac)))
+}
+
+impl<'a> Segment<'a> {
+    /// Who has this MAC address.
+    pub fn owner(&self, mac: Mac) -> Option<Receiver<'a>> {
+        self.receivers.iter().copied().find(|r| owns_mac(r.host, r.device, mac))
+    }
+}
+
+/// What a host finds when it needs a neighbour's MAC address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolved {
+    /// The frame goes to this address.
+    Mac(Mac),
+    /// Nobody answers.
+    Nobody,
+    /// Whoever might answer lies outside the lab.
+    Outside,
+    /// It depends on a device that is not modelled.
+    Unknown(String),
+}
+
+/// The Ethernet address of an IP multicast group (RFC 1112, RFC 2464).
+fn group_mac(group: IpAddr) -> Mac {
+    match group {
+        IpAddr::V4(a) => {
+            let [_, b, c, d] = a.octets();
+            Mac([0x01, 0x00, 0x5e, b & 0x7f, c, d])
+        }
+        IpAddr::V6(a) => {
+            let o = a.octets();
+            Mac([0x33, 0x33, o[12], o[13], o[14], o[15]])
+        }
+    }
+}
+
+/// Finds the MAC address to send to, for a next hop on `device`. `packet` is
+/// what is to be sent: ARP asks with its source address if that is the
+/// host's own (`arp_solicit`, `net/ipv4/arp.c`).
+pub fn resolve(
+    lab: &Lab,
+    host: &Host,
+    device: &Interface,
+    next_hop: IpAddr,
+    broadcast: bool,
+    packet: &Packet,
+) -> Resolved {
+    if broadcast {
+        return Resolved::Mac(Mac::BROADCAST);
+    }
+    if next_hop.is_multicast() {
+        return Resolved::Mac(group_mac(next_hop));
+    }
+    if !device.arp || device.mac.is_none() {
+        return Resolved::Mac(Mac::ZERO);
+    }
+    let entry =
+        host.neighbours.iter().find(|n| !n.proxy && n.interface == device.name && n.address == next_hop);
+    if let Some(entry) = entry {
+        if let (NeighbourState::Permanent | NeighbourState::Noarp, Some(mac)) = (entry.state, entry.mac) {
+            return Resolved::Mac(mac);
+        }
+    }
+    let segment = behind(lab, host, device);
+    let own = |a: IpAddr| host.interface_with(a).is_some();
+    let asker = if own(packet.src) {
+        Some(packet.src)
+    } else {
+        match next_hop {
+            IpAddr::V4(_) => {
+                source::for_interface_v4(host, &device.name, Some(next_hop), Scope::Link).map(IpAddr::V4)
+            }
+            IpAddr::V6(dst) => source::for_interface_v6(host, &device.name, dst).map(IpAddr::V6),
+        }
+    };
+    for receiver in &segment.receivers {
+        if answers(*receiver, next_hop, asker) {
+            if let Some(mac) = receiver.device.mac {
+                return Resolved::Mac(mac);
+            }
+        }
+    }
+    let learned = entry
+        .filter(|e| !matches!(e.state, NeighbourState::Failed | NeighbourState::Incomplete))
+        .and_then(|e| e.mac);
+    match (learned, &segment.unmodelled) {
+        (Some(mac), _) if segment.open || segment.owner(mac).is_some() => Resolved::Mac(mac),
+        (_, Some(kind)) => Resolved::Unknown(format!("device {kind}")),
+        _ if segment.open => Resolved::Outside,
+        _ => Resolved::Nobody,
+    }
+}
+
+/// Whether a host answers ARP or ND for an address on a device.
+///
+/// ARP answers for any address whose route is local, on whatever interface
+/// it sits (weak host model), unless `arp_ignore` says otherwise
+/// (`arp_process`, `arp_ignore`). ND answers for addresses of the very
+/// interface (`ndisc_recv_ns`).
+fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> bool {
+    let Receiver { host, device } = receiver;
+    let here = || device.addresses.iter().any(|a| a.address == target);
+    let proxied =
+        || host.neighbours.iter().any(|n| n.proxy && n.address == target && n.interface == device.name);
+    if !device.arp {
+        return false;
+    }
+    if Family::of(target) == Family::Ipv6 {
+        return here() || proxied();
+    }
+    let question = Packet {
+        src: asker.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+        dst: target,
+        ttl: 64,
+        tos: 0,
+        length: 28,
+        df: false,
+        mark: 0,
+        transport: Transport::Other(0),
+        payload: Payload::Data,
+    };
+    let setting = |key: &str| {
+        host.sysctls
+            .interface("ipv4", "all", key)
+            .max(host.sysctls.interface("ipv4", &device.name, key))
+            .unwrap_or(0)
+    };
+    match input::decide(host, device, &question) {
+        Input::Local => match setting("arp_ignore") {
+            0 => true,
+            1 => here(),
+            2 => device.addresses.iter().any(|a| {
+                a.address == target && asker.is_some_and(|s| a.net().is_some_and(|net| net.contains(&s)))
+            }),
+            3 => !host
+                .interfaces
+                .iter()
+                .flat_map(|i| &i.addresses)
+                .any(|a| a.address == target && a.scope == Scope::Host),
+            8 => false,
+            _ => true,
+        },
+        Input::Forward(_, hops) => {
+            let elsewhere = hops.iter().any(|h| h.interface.as_deref() != Some(&device.name));
+            elsewhere && (setting("proxy_arp") != 0 || proxied())
+        }
+        _ => false,
+    }
+}

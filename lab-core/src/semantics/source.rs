@@ -1,0 +1,129 @@
+//! Which source address a host gives a packet of its own.
+//!
+//! IPv4: the route's `src`, else the first primary address of the interface
+//! that shares the gateway's subnet (`inet_select_addr`, `net/ipv4/devinet.c`).
+//! IPv6: the rules of RFC 6724 as `ipv6_dev_get_saddr` (`net/ipv6/addrconf.c`)
+//! applies them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::addr::Family;
+use crate::model::{Address, Host, Interface, NextHop, Route, Scope};
+
+/// The source address for a route and the next hop taken.
+pub fn for_route(host: &Host, route: &Route, hop: Option<&NextHop>, dst: IpAddr) -> Option<IpAddr> {
+    if let Some(preferred) = route.prefsrc {
+        return Some(preferred);
+    }
+    let device = hop.and_then(|h| h.interface.as_deref())?;
+    match dst {
+        IpAddr::V4(_) => {
+            let gateway = hop.and_then(|h| h.gateway);
+            for_interface_v4(host, device, gateway, route.scope).map(IpAddr::V4)
+        }
+        IpAddr::V6(dst) => for_interface_v6(host, device, dst).map(IpAddr::V6),
+    }
+}
+
+fn v4(address: &Address) -> Option<Ipv4Addr> {
+    match address.address {
+        IpAddr::V4(a) => Some(a),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// `inet_select_addr`: the first primary address of an interface that may be
+/// used at this scope, one in the subnet of `near` before others; else one of
+/// another interface.
+pub fn for_interface_v4(host: &Host, device: &str, near: Option<IpAddr>, scope: Scope) -> Option<Ipv4Addr> {
+    let primary = |i: &Interface| -> Vec<Address> {
+        i.addresses
+            .iter()
+            .filter(|a| a.family() == Family::Ipv4 && !a.secondary && a.scope <= scope)
+            .cloned()
+            .collect()
+    };
+    let own = host.interface(device).map(primary).unwrap_or_default();
+    let same_net = |a: &&Address| near.is_some_and(|n| a.net().is_some_and(|net| net.contains(&n)));
+    if let Some(address) = own.iter().find(same_net).or_else(|| own.first()) {
+        return v4(address);
+    }
+    host.interfaces
+        .iter()
+        .filter(|i| i.up)
+        .flat_map(primary)
+        .find(|a| a.scope != Scope::Link)
+        .as_ref()
+        .and_then(v4)
+}
+
+fn v6_scope(address: Ipv6Addr) -> u8 {
+    if address.is_loopback() || (address.segments()[0] & 0xffc0) == 0xfe80 {
+        2
+    } else if (address.segments()[0] & 0xffc0) == 0xfec0 {
+        5
+    } else if address.is_multicast() {
+        (address.segments()[0] & 0xf) as u8
+    } else {
+        14
+    }
+}
+
+/// The label of RFC 6724, section 2.1, with the kernel's table
+/// (`net/ipv6/addrlabel.c`).
+fn v6_label(address: Ipv6Addr) -> u8 {
+    let s = address.segments();
+    if address.is_loopback() {
+        0
+    } else if address.to_bits() >> 32 == 0xffff {
+        4
+    } else if address.to_bits() >> 32 == 0 {
+        3
+    } else if s[0] == 0x2002 {
+        2
+    } else if s[0] == 0x2001 && s[1] == 0 {
+        6
+    } else if s[0] & 0xfe00 == 0xfc00 {
+        5
+    } else if s[0] & 0xffc0 == 0xfec0 {
+        11
+    } else if s[0] == 0x3ffe {
+        12
+    } else if s[0] == 0x2001 && s[1] & 0xfff0 == 0x10 {
+        7
+    } else {
+        1
+    }
+}
+
+/// `ipv6_dev_get_saddr`: the best address for a destination left by `device`.
+pub fn for_interface_v6(host: &Host, device: &str, dst: Ipv6Addr) -> Option<Ipv6Addr> {
+    let wanted = v6_scope(dst);
+    // Link-local and multicast destinations confine the choice to the device.
+    let confined = wanted <= 2 || dst.is_multicast();
+    let mut best: Option<(Rank, Ipv6Addr)> = None;
+    for interface in host.interfaces.iter().filter(|i| i.up && (!confined || i.name == device)) {
+        for address in &interface.addresses {
+            let IpAddr::V6(candidate) = address.address else { continue };
+            if address.tentative {
+                continue;
+            }
+            let rank = rank(candidate, address, interface.name == device, dst, wanted);
+            if best.as_ref().is_none_or(|(other, _)| rank > *other) {
+                best = Some((rank, candidate));
+            }
+        }
+    }
+    best.map(|(_, address)| address)
+}
+
+/// Preferences in RFC 6724's order; greater is better.
+type Rank = (bool, i16, bool, bool, bool, u32);
+
+fn rank(candidate: Ipv6Addr, address: &Address, here: bool, dst: Ipv6Addr, wanted: u8) -> Rank {
+    let scope = v6_scope(candidate);
+    // Rule 2: the smallest scope that is not too small; else the largest.
+    let fit = if scope >= wanted { -i16::from(scope) } else { i16::from(scope) - 128 };
+    let common = (candidate.to_bits() ^ dst.to_bits()).leading_zeros().min(u32::from(address.prefix_len));
+    (candidate == dst, fit, !address.deprecated, here, v6_label(candidate) == v6_label(dst), common)
+}
