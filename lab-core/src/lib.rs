@@ -15,6 +15,7 @@
 
 pub mod addr;
 pub mod engine;
+pub mod query;
 pub mod formats;
 pub mod model;
 pub mod semantics;

@@ -1,0 +1,25 @@
+/// A question cannot be answered as it was put.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No host, interface or address has that name.
+    #[error("no {what} named `{name}`{}", suggest(.nearest))]
+    Unknown {
+        /// What sort of thing was meant.
+        what: &'static str,
+        /// The name given.
+        name: String,
+        /// The nearest right names, best first.
+        nearest: Vec<String>,
+    },
+    /// The end exists, but cannot serve.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+fn suggest(nearest: &[String]) -> String {
+    match nearest {
+        [] => String::new(),
+        names => format!("; did you mean {}?", names.join(" or ")),
+    }
+}

@@ -1,0 +1,13 @@
+//! Questions about a lab, and their answers as data.
+
+pub mod ends;
+mod error;
+pub mod observed;
+pub mod predict;
+pub mod show;
+pub mod trace;
+
+pub use error::Error;
+
+/// The most ways that are followed where chance or ignorance decides.
+pub const WAYS: usize = 256;
