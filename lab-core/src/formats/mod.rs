@@ -4,5 +4,7 @@
 //! provenance) and its text.
 
 mod error;
+pub mod ipset;
+pub mod iptables;
 
 pub use error::{Error, ErrorKind};
