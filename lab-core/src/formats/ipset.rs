@@ -89,9 +89,7 @@ const UNKNOWN_TYPE: &str = "type ";
 /// a set is created twice, or an element is added to no set.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Ipset>, Error> {
     let mut reader = Reader { sets: Vec::new(), index: HashMap::new() };
-    let mut number = 0;
-    for line in text.lines() {
-        number += 1;
+    for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;

@@ -32,7 +32,10 @@ pub(super) fn condition(out: &mut String, condition: &Match) {
             ports(out, sport.as_ref(), dport.as_ref());
             given(out, "--chunk-types", chunks.as_ref());
         }
-        Match::Icmp(not) => with(out, " -m icmp --icmp-type", not, |v| icmp(*v)),
+        Match::Icmp(not) => with(out, " -m icmp --icmp-type", not, |v| match v {
+            (255, 0, 255) => "any".to_owned(),
+            _ => icmp(*v),
+        }),
         Match::Icmp6(not) => with(out, " -m icmp6 --icmpv6-type", not, |v| icmp(*v)),
         Match::Multiport { side, ports } => {
             let name = match side {
@@ -176,7 +179,6 @@ fn tcp_flags(bits: u8) -> String {
 
 fn icmp((kind, first, last): (u8, u8, u8)) -> String {
     match (kind, first, last) {
-        (255, 0, 255) => "any".to_owned(),
         (_, 0, 255) => kind.to_string(),
         _ => format!("{kind}/{first}"),
     }
