@@ -7,6 +7,8 @@ mod error;
 pub mod observed;
 pub mod probes;
 pub mod wire;
+pub mod ipset;
+pub mod iptables;
 
 pub use error::{Error, ErrorKind};
 

@@ -53,7 +53,8 @@ pub struct IpsetElement {
     pub items: Vec<IpsetItem>,
     /// Whether the element is an exception (`nomatch`).
     pub nomatch: bool,
-    /// Its options, as read: `timeout 300`, `comment "…"`, …; may be empty.
+    /// Its options, as read: `timeout 300`, `comment "…"`, …; may be empty. In
+    /// a set of a type that is not understood, all of the element's text.
     pub options: String,
 }
 
@@ -74,6 +75,8 @@ pub struct Ipset {
     pub elements: Vec<IpsetElement>,
     /// The sets that a `list:set` names, in order.
     pub members: Vec<String>,
+    /// The options of each of those members, as read; may be empty.
+    pub member_options: Vec<String>,
     /// Where it was read.
     pub origin: Origin,
     /// What of it is not understood (`type hash:…`), empty where all is.
