@@ -3,6 +3,18 @@
 //! No I/O here: every `parse` takes the file's name (for errors and
 //! provenance) and its text.
 
+pub mod address;
+pub mod bridge_vlan;
 mod error;
+pub mod fdb;
+mod json;
+pub mod lab_toml;
+pub mod link;
+mod names;
+pub mod neighbour;
+pub mod nft_json;
+pub mod route;
+pub mod rule;
+pub mod sysctl;
 
 pub use error::{Error, ErrorKind};
