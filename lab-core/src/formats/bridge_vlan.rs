@@ -23,7 +23,8 @@ mod tests {
 
     #[test]
     fn keeps_each_entry() {
-        let text = "[{\"ifname\":\"tap0\",\"vlans\":[{\"vlan\":1,\"flags\":[\"PVID\"]}]},\n{\"ifname\":\"br0\"}]";
+        let text =
+            "[{\"ifname\":\"tap0\",\"vlans\":[{\"vlan\":1,\"flags\":[\"PVID\"]}]},\n{\"ifname\":\"br0\"}]";
         let entries = parse("bridge-vlan.json", text).unwrap();
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[1].origin.line, 2);

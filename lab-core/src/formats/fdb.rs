@@ -82,7 +82,9 @@ mod tests {
         let (entries, unmodelled) = parse("fdb.json", TEXT).unwrap();
         assert!(unmodelled.is_empty());
         assert!(entries[0].local && !entries[0].fixed);
-        assert!(entries[1].fixed && entries[1].vlan == Some(1) && entries[1].master.as_deref() == Some("br0"));
+        assert!(
+            entries[1].fixed && entries[1].vlan == Some(1) && entries[1].master.as_deref() == Some("br0")
+        );
         assert!(entries[2].fixed && !entries[2].local && entries[2].destination.is_some());
         assert_eq!(print(&entries), TEXT);
     }
