@@ -9,7 +9,7 @@
 //! - [`formats`]: text to model and back
 //! - [`semantics`]: what Linux does, stage by stage
 //! - [`engine`]: interpreters of the semantics
-//! - [`query`]: questions
+//! - [`query`]: the questions
 //! - [`render`]: answers as text and JSON
 //! - [`snapshot`]: a lab folder on disk
 

@@ -101,7 +101,7 @@ impl Reader<'_> {
             Some(other) => return Err(data.wrong("ttl", &other, "a number in range")),
         }
         for (key, value) in &data.map {
-            let off = *value == Value::Bool(false) || (key == "df" && *value == Value::from("unset"));
+            let off = *value == Value::Bool(false) || (key == "df" && value == "unset");
             if !off && !VXLAN_HARMLESS.contains(&key.as_str()) {
                 self.unmodelled(format!("vxlan {key}"), value);
             }

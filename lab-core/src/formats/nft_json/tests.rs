@@ -341,3 +341,22 @@ fn priorities_have_names() {
         assert_eq!(tables[0].chains[0].base.unwrap().priority, number);
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn a_damaged_text_is_read_or_refused(at in 0_usize..1600, with in "[\\[\\]{}\"@:,a0 -]{0,2}", gone in 0_usize..6) {
+        let mut text = with_rule(
+            r#"{"match": {"op": "in", "left": {"&": [{"meta": {"key": "mark"}}, 255]}, "right": {"range": [1, 2]}}},
+            {"vmap": {"key": {"ct": {"key": "state"}}, "data": "@doors"}}, {"snat": {"addr": "10.0.0.1"}}"#,
+        );
+        let start = at.min(text.len());
+        text.replace_range(start..(start + gone).min(text.len()), &with);
+        if let Ok(tables) = parse("f", &text) {
+            let mut again = parse("f", &print(&tables)).unwrap();
+            let mut once = tables;
+            forget(&mut once);
+            forget(&mut again);
+            proptest::prop_assert_eq!(again, once);
+        }
+    }
+}

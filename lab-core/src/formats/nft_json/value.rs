@@ -238,6 +238,9 @@ impl Writing {
 
 /// A constant: a number, a word, or several flags.
 pub(super) fn constant(value: &Value, writing: Writing) -> Option<u128> {
+    if writing.name() {
+        return None;
+    }
     let number = match value {
         // Numbers for the Ethernet type are not those of the family.
         Value::Number(n) if writing != Writing::Ethertype => u128::from(n.as_u64()?),
