@@ -14,8 +14,31 @@
 //! - [`snapshot`]: a lab folder on disk
 
 pub mod addr;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod engine;
-pub mod query;
 pub mod formats;
 pub mod model;
+pub mod query;
+pub mod render;
 pub mod semantics;
+pub mod snapshot;
+
+pub use model::Lab;
+
+impl Lab {
+    /// Reads the lab in a snapshot folder.
+    ///
+    /// ```no_run
+    /// use lab_core::Lab;
+    /// let lab = Lab::open("examples/openstack-k8s/02-routes-only")?;
+    /// assert!(lab.hosts.contains_key("master"));
+    /// # Ok::<(), lab_core::snapshot::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`snapshot::open`].
+    pub fn open(path: impl AsRef<std::path::Path>) -> Result<Self, snapshot::Error> {
+        snapshot::open(path.as_ref())
+    }
+}

@@ -1,3 +1,8 @@
 //! The `lab` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let (mut out, mut errors) = (std::io::stdout().lock(), std::io::stderr().lock());
+    ExitCode::from(lab_core::cli::run(std::env::args_os(), &mut out, &mut errors))
+}

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{json, Error};
 
 /// How an observed probe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,14 +78,7 @@ struct File<'a> {
 /// # Errors
 /// Broken JSON, or a probe without its fields.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Observed>, Error> {
-    let parsed: File = serde_json::from_str(text).map_err(|e| super::json_error(file, text, &e))?;
-    parsed
-        .probes
-        .into_iter()
-        .map(|element| {
-            let line = super::line_of(text, element.get());
-            serde_json::from_str(element.get())
-                .map_err(|e| Error::syntax(file, line, element.get(), e.to_string()))
-        })
-        .collect()
+    json::guard(file, text)?;
+    let parsed: File = serde_json::from_str(text).map_err(|e| json::broken(file, 1, text, &e))?;
+    json::placed(file, text, parsed.probes).iter().map(json::Element::read).collect()
 }

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::wire;
-use super::{Error, ErrorKind};
+use super::{json, wire, Error};
 use crate::model::{How, Packet, Payload, PortValue, Probe, TcpFlags, Transport};
 
 #[derive(Deserialize)]
@@ -91,14 +90,11 @@ pub fn protocol_number(name: &str) -> Option<u8> {
 /// Broken JSON, unknown fields, addresses of two families, a protocol without
 /// its ports or types, a `how` that is neither `originate` nor `inject`.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Probe>, Error> {
-    let raw: Vec<&serde_json::value::RawValue> =
-        serde_json::from_str(text).map_err(|e| super::json_error(file, text, &e))?;
-    raw.into_iter()
+    json::elements(file, text)?
+        .into_iter()
         .map(|element| {
-            let line = super::line_of(text, element.get());
-            let parsed: RawProbe = serde_json::from_str(element.get())
-                .map_err(|e| Error::new(file, line, element.get(), ErrorKind::Syntax(e.to_string())))?;
-            probe(parsed).map_err(|message| Error::value(file, line, element.get(), message))
+            let raw: RawProbe = element.read()?;
+            probe(raw).map_err(|message| Error::value(file, element.line, element.text, message))
         })
         .collect()
 }

@@ -3,7 +3,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Host, Interface};
+use super::{Host, Interface, Unmodelled};
 
 /// One interface of one host, written `host:interface`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub struct Lab {
     pub hosts: BTreeMap<String, Host>,
     /// The L2 segments. No endpoint is in two of them.
     pub links: Vec<Link>,
+    /// What the lab's description says that is not understood.
+    pub unmodelled: Vec<Unmodelled>,
 }
 
 impl Lab {

@@ -13,8 +13,7 @@ use crate::engine::journey::Journey;
 use crate::formats::observed::{Ending, Observed};
 use crate::formats::probes::protocol_number;
 use crate::model::{
-    AnswerKind, Decision, InterfaceKind, Lab, Outcome, Packet, Payload, Place, PortValue, TcpFlags,
-    Transport,
+    AnswerKind, Decision, InterfaceKind, Lab, Outcome, Packet, Payload, Place, PortValue, TcpFlags, Transport,
 };
 use crate::semantics::icmp;
 
@@ -89,7 +88,9 @@ fn seen(trip: &RoundTrip) -> Seen {
             seen.seen_src = Some(header.src.to_string());
             seen.ttl = trip.reply_ttl;
             if let Some(Outcome::Delivered { seen: header, .. }) = trip.back.as_ref().map(|b| &b.outcome) {
-                if let Some((kind, code)) = header.transport.icmp().filter(|_| header.transport.is_icmp_error()) {
+                if let Some((kind, code)) =
+                    header.transport.icmp().filter(|_| header.transport.is_icmp_error())
+                {
                     seen.error = Some((kind, code, header.src.to_string()));
                     seen.error_ttl = Some(header.ttl);
                 }
@@ -178,10 +179,14 @@ fn compare(lab: &Lab, probe: &Observed, way: &Seen) -> Vec<Disagreement> {
             }
         }
         Ending::IcmpUnreachable => {
-            d.expect("outcome", "an ICMP error came", match &way.error {
-                Some(_) => "an ICMP error came",
-                None => way.how.as_str(),
-            });
+            d.expect(
+                "outcome",
+                "an ICMP error came",
+                match &way.error {
+                    Some(_) => "an ICMP error came",
+                    None => way.how.as_str(),
+                },
+            );
             let icmp = probe.icmp.map(|i| (i.kind, i.code, i.from.to_string()));
             let part = |e: &Option<(u8, u8, String)>, pick: fn(&(u8, u8, String)) -> String| {
                 e.as_ref().map_or_else(|| "none".to_owned(), pick)
@@ -225,12 +230,19 @@ fn packet(probe: &Observed) -> Result<Packet, Error> {
         Some(17) => Transport::Udp { sport, dport },
         _ => return Err(Error::Unfit(format!("probe {}: protocol `{}`", probe.id, probe.proto))),
     };
-    let unset: std::net::IpAddr = if v4 {
-        std::net::Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        std::net::Ipv6Addr::UNSPECIFIED.into()
-    };
-    Ok(Packet { src: unset, dst: probe.to, ttl: 64, tos: 0, length: 84, df: true, mark: 0, transport, payload: Payload::Data })
+    let unset: std::net::IpAddr =
+        if v4 { std::net::Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    Ok(Packet {
+        src: unset,
+        dst: probe.to,
+        ttl: 64,
+        tos: 0,
+        length: 84,
+        df: true,
+        mark: 0,
+        transport,
+        payload: Payload::Data,
+    })
 }
 
 /// Compares every observed probe with its prediction.
@@ -258,11 +270,8 @@ fn check_one(lab: &Lab, probe: &Observed) -> Result<Comparison, Error> {
         }
     }
     let certain = !explored.cut && ways.len() == 1 && ways.iter().all(|w| !w.unknown);
-    let disagreements = ways
-        .iter()
-        .map(|way| compare(lab, probe, way))
-        .min_by_key(Vec::len)
-        .unwrap_or_default();
+    let disagreements =
+        ways.iter().map(|way| compare(lab, probe, way)).min_by_key(Vec::len).unwrap_or_default();
     let port = probe.dport.map(|p| format!("/{p}")).unwrap_or_default();
     let question = format!("{} -> {} {}{port}", probe.from, probe.to, probe.proto);
     Ok(Comparison { id: probe.id, question, certain, disagreements })

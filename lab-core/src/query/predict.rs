@@ -99,4 +99,3 @@ pub fn predict(lab: &Lab, probes: &[Probe]) -> Vec<Prediction> {
         })
         .collect()
 }
-

@@ -73,6 +73,8 @@ pub struct Summary {
     pub description: Option<String>,
     /// How many links it has.
     pub links: usize,
+    /// What its description says that is not understood.
+    pub unmodelled: Vec<Unmodelled>,
     /// Its hosts.
     pub hosts: Vec<HostSummary>,
 }
@@ -91,6 +93,7 @@ pub fn show(lab: &Lab, host: Option<&str>) -> Result<Summary, Error> {
         name: lab.name.clone(),
         description: lab.description.clone(),
         links: lab.links.len(),
+        unmodelled: lab.unmodelled.clone(),
         hosts,
     })
 }

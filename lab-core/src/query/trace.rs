@@ -131,7 +131,8 @@ fn packet(question: &Question, src: IpAddr, dst: IpAddr, ttl: u8) -> Result<Pack
 /// What a host sends back for a packet as it saw it.
 fn reply_to(host: &Host, seen: &Packet, reply: Reply) -> Packet {
     if let Reply::Error(kind, code) = reply {
-        let kind = if seen.dst.is_ipv4() { AnswerKind::Icmp(kind, code) } else { AnswerKind::Icmp6(kind, code) };
+        let kind =
+            if seen.dst.is_ipv4() { AnswerKind::Icmp(kind, code) } else { AnswerKind::Icmp6(kind, code) };
         return icmp::error(host, seen, kind, seen.dst);
     }
     let transport = match seen.transport {

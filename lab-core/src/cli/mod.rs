@@ -1,0 +1,203 @@
+//! The `lab` command: argument parsing over [`crate::query`] and
+//! [`crate::render`], nothing else.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::addr::Family;
+use crate::formats::probes::protocol_number;
+use crate::query::trace::Question;
+use crate::query::{ends, observed, predict, show, trace};
+use crate::{render, snapshot, Lab};
+
+/// Certainly yes, all agree, nothing to report.
+pub const YES: u8 = 0;
+/// A no, a possible, a difference or a finding.
+pub const NO: u8 = 1;
+/// Bad input or usage.
+pub const BAD: u8 = 2;
+
+/// Kernel-exact answers about Linux networks.
+#[derive(Parser)]
+#[command(name = "lab", version, about, propagate_version = true)]
+struct Cli {
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What was understood of a snapshot, and what was not.
+    Show {
+        /// The snapshot folder.
+        snapshot: PathBuf,
+        /// Only this host.
+        host: Option<String>,
+    },
+    /// Follow one packet from one end to another, and its reply back.
+    Trace(TraceArgs),
+    /// Answer the snapshot's probes.json, in the form of truth.json.
+    Predict {
+        /// The snapshot folder.
+        snapshot: PathBuf,
+    },
+    /// Compare predictions with what was observed.
+    Check {
+        /// Compare with the snapshot's observed.json.
+        #[arg(long, required = true)]
+        observed: bool,
+        /// The snapshot folder.
+        snapshot: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct TraceArgs {
+    /// The snapshot folder.
+    snapshot: PathBuf,
+    /// Who sends: a host, HOST:IFACE, or an address of a host.
+    from: String,
+    /// Where to: a host, HOST:IFACE, or an address.
+    to: String,
+    /// icmp, tcp, udp, sctp, or an IP protocol number; tcp if --dport is given.
+    #[arg(long)]
+    proto: Option<String>,
+    /// Destination port.
+    #[arg(long)]
+    dport: Option<u16>,
+    /// Source port; without it any that the sender's kernel may pick.
+    #[arg(long)]
+    sport: Option<u16>,
+    /// Firewall mark of the sending socket, in decimal or 0x hexadecimal.
+    #[arg(long, value_parser = mark, default_value = "0")]
+    mark: u32,
+    /// Prefer IPv6 addresses of the ends.
+    #[arg(short = '6', long)]
+    ipv6: bool,
+    /// Show every chain, rule and route, not just what decides.
+    #[arg(long)]
+    full: bool,
+}
+
+fn mark(text: &str) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|e| e.to_string())
+}
+
+/// What went wrong, in words for the user.
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs the command with these arguments (the first is the program's name)
+/// and returns its exit code: 0 certainly yes, 1 otherwise, 2 bad input.
+pub fn run<I, T>(arguments: I, out: &mut dyn Write, errors: &mut dyn Write) -> u8
+where
+    I: IntoIterator<Item = T>,
+    T: Into<std::ffi::OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and go to the output.
+            if error.use_stderr() {
+                let _ = write!(errors, "{error}");
+                return BAD;
+            }
+            let _ = write!(out, "{error}");
+            return YES;
+        }
+    };
+    let done = match &cli.command {
+        Command::Show { snapshot, host } => run_show(snapshot, host.as_deref(), cli.json, out),
+        Command::Trace(args) => run_trace(args, cli.json, out),
+        Command::Predict { snapshot } => run_predict(snapshot, out),
+        Command::Check { snapshot, .. } => run_observed(snapshot, cli.json, out),
+    };
+    match done {
+        Ok(code) => code,
+        // Nobody reads on (`lab … | head`): no error of the question.
+        Err(error) if is_broken_pipe(error.as_ref()) => YES,
+        Err(error) => {
+            let _ = writeln!(errors, "lab: {}", render::safe(&error.to_string()));
+            BAD
+        }
+    }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn print_json(value: &impl serde::Serialize, out: &mut dyn Write) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)?;
+    writeln!(out, "{text}")?;
+    Ok(())
+}
+
+fn run_show(path: &Path, host: Option<&str>, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
+    let lab = Lab::open(path)?;
+    let summary = show::show(&lab, host)?;
+    if json {
+        print_json(&summary, out)?;
+    } else {
+        write!(out, "{}", render::summary(&summary))?;
+    }
+    let understood = summary.unmodelled.is_empty()
+        && summary.hosts.iter().all(|h| h.unmodelled.is_empty() && h.unknown.is_empty());
+    Ok(if understood { YES } else { NO })
+}
+
+fn run_trace(args: &TraceArgs, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
+    let lab = Lab::open(&args.snapshot)?;
+    let (from, to) = (ends::parse(&lab, &args.from)?, ends::parse(&lab, &args.to)?);
+    let protocol = match (&args.proto, args.dport) {
+        (Some(name), _) => protocol_number(name).ok_or_else(|| format!("unknown protocol `{name}`"))?,
+        (None, Some(_)) => 6,
+        (None, None) => 1,
+    };
+    let family = args.ipv6.then_some(Family::Ipv6);
+    let question = Question { protocol, sport: args.sport, dport: args.dport, mark: args.mark, family };
+    let answer = trace::trace(&lab, &from, &to, &question)?;
+    if json {
+        print_json(&answer, out)?;
+    } else {
+        write!(out, "{}", render::trace(&answer, args.full))?;
+    }
+    Ok(if answer.holds() { YES } else { NO })
+}
+
+fn run_predict(path: &Path, out: &mut dyn Write) -> Result<u8, Failure> {
+    let lab = Lab::open(path)?;
+    let probes = snapshot::read_probes(path)?;
+    for probe in &probes {
+        let host = ends::host(&lab, &probe.at)?;
+        if let crate::model::How::Inject(iface) = &probe.how {
+            ends::parse(&lab, &format!("{}:{iface}", host.name))?;
+        }
+    }
+    let predictions = predict::predict(&lab, &probes);
+    let document = render::predictions::document(&lab.name, &predictions);
+    writeln!(out, "{}", serde_json::to_string(&document)?)?;
+    Ok(YES)
+}
+
+fn run_observed(path: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
+    let lab = Lab::open(path)?;
+    let compared = observed::check(&lab, &snapshot::read_observed(path)?)?;
+    if json {
+        print_json(
+            &serde_json::json!({ "schema": "lab.check-observed/1", "lab": lab.name, "probes": compared }),
+            out,
+        )?;
+    } else {
+        write!(out, "{}", render::comparisons(&lab.name, &compared))?;
+    }
+    Ok(if compared.iter().all(|c| c.disagreements.is_empty()) { YES } else { NO })
+}

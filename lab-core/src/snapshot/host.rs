@@ -1,0 +1,208 @@
+//! The folder of one host.
+
+use crate::addr::Family;
+use crate::formats::{
+    address, bridge_vlan, fdb, ipset, iptables, link, neighbour, nft_json, route, rule, sysctl, ErrorKind,
+};
+use crate::model::{Backend, Host, Origin, Part, Table, TableFamily, Unmodelled};
+
+use super::folder::Folder;
+use super::Error;
+
+/// Files that other rooms than this one read, or that say nothing about what
+/// is running: declarations, which are compared with it elsewhere.
+const DECLARED: [&str; 4] = ["libvirt", "NetworkManager", "sysconfig", "flannel"];
+
+/// Files read here.
+const STATE: [&str; 17] = [
+    "link.json",
+    "addr.json",
+    "route.json",
+    "route6.json",
+    "rule.json",
+    "rule6.json",
+    "neigh.json",
+    "fdb.json",
+    "bridge-vlan.json",
+    "sysctl.txt",
+    "iptables.save",
+    "ip6tables.save",
+    "iptables-legacy.save",
+    "ip6tables-legacy.save",
+    "nft.json",
+    "nft.txt",
+    "ipset.save",
+];
+
+/// Reads one host.
+pub(super) fn read(folder: &Folder, name: &str) -> Result<Host, Error> {
+    let mut host = Host { name: name.to_owned(), ..Host::default() };
+    devices(folder, &mut host)?;
+    routing(folder, &mut host)?;
+    if let Some(text) = folder.read("sysctl.txt")? {
+        host.sysctls = sysctl::parse(&folder.shown("sysctl.txt"), &text)?;
+    }
+    firewall(folder, &mut host)?;
+    leftovers(folder, &mut host)?;
+    Ok(host)
+}
+
+fn devices(folder: &Folder, host: &mut Host) -> Result<(), Error> {
+    match folder.read("link.json")? {
+        None => {
+            host.unknown.insert(Part::Links);
+        }
+        Some(text) => {
+            let (interfaces, unmodelled) = link::parse(&folder.shown("link.json"), &text)?;
+            host.interfaces = interfaces;
+            host.unmodelled.extend(unmodelled);
+        }
+    }
+    match folder.read("addr.json")? {
+        None => {
+            host.unknown.insert(Part::Addresses);
+        }
+        Some(text) => {
+            let file = folder.shown("addr.json");
+            for (name, addresses) in address::parse(&file, &text)? {
+                match host.interfaces.iter_mut().find(|i| i.name == name) {
+                    Some(interface) => interface.addresses = addresses,
+                    None if addresses.is_empty() || host.unknown.contains(&Part::Links) => {}
+                    None => {
+                        let kind =
+                            ErrorKind::Dangling { what: "interface in link.json".into(), name: name.clone() };
+                        let needle = format!("\"{name}\"");
+                        let line = text.lines().position(|l| l.contains(&needle)).map_or(1, |n| n as u32 + 1);
+                        return Err(crate::formats::Error::new(&file, line, &name, kind).into());
+                    }
+                }
+            }
+        }
+    }
+    if let Some(text) = folder.read("neigh.json")? {
+        host.neighbours = neighbour::parse(&folder.shown("neigh.json"), &text)?;
+    }
+    if let Some(text) = folder.read("fdb.json")? {
+        let (entries, unmodelled) = fdb::parse(&folder.shown("fdb.json"), &text)?;
+        host.fdb = entries;
+        host.unmodelled.extend(unmodelled);
+    }
+    if let Some(text) = folder.read("bridge-vlan.json")? {
+        host.unmodelled.extend(bridge_vlan::parse(&folder.shown("bridge-vlan.json"), &text)?);
+    }
+    Ok(())
+}
+
+fn routing(folder: &Folder, host: &mut Host) -> Result<(), Error> {
+    for (name, family) in [("route.json", Family::Ipv4), ("route6.json", Family::Ipv6)] {
+        match folder.read(name)? {
+            Some(text) => host.routes.extend(route::parse(&folder.shown(name), &text, family)?),
+            None if family == Family::Ipv4 => {
+                host.unknown.insert(Part::Routes4);
+            }
+            None => {
+                let own = |i: &crate::model::Interface| i.addresses.iter().any(|a| a.family() == family);
+                if host.interfaces.iter().any(own) {
+                    host.unknown.insert(Part::Routes6);
+                }
+            }
+        }
+    }
+    for (name, family) in [("rule.json", Family::Ipv4), ("rule6.json", Family::Ipv6)] {
+        if let Some(text) = folder.read(name)? {
+            host.rules.extend(rule::parse(&folder.shown(name), &text, family)?);
+        }
+    }
+    host.rules.sort_by_key(|r| r.priority);
+    Ok(())
+}
+
+fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
+    let mut tables: Vec<Table> = Vec::new();
+    let mut told = false;
+    for (name, family) in [
+        ("iptables.save", Family::Ipv4),
+        ("iptables-legacy.save", Family::Ipv4),
+        ("ip6tables.save", Family::Ipv6),
+        ("ip6tables-legacy.save", Family::Ipv6),
+    ] {
+        if let Some(text) = folder.read(name)? {
+            told = true;
+            let read = iptables::parse(&folder.shown(name), &text, family)?;
+            let again = |t: &Table| tables.iter().any(|o| same(o, t));
+            if let Some(twice) = read.iter().find(|t| again(t)) {
+                let kind = ErrorKind::Duplicate {
+                    what: "table".into(),
+                    name: format!("{} {} ({:?})", twice.family, twice.name, twice.backend),
+                };
+                let line = twice.origin.line;
+                return Err(crate::formats::Error::new(&folder.shown(name), line, "", kind).into());
+            }
+            tables.extend(read);
+        }
+    }
+    if let Some(text) = folder.read("nft.json")? {
+        told = true;
+        // What iptables-nft wrote stands in both files: it is one rule set,
+        // and iptables-save says more about it.
+        let read = nft_json::parse(&folder.shown("nft.json"), &text)?;
+        let native: Vec<Table> = read.into_iter().filter(|t| !tables.iter().any(|o| same(o, t))).collect();
+        tables.extend(native);
+    } else if let Some(text) = folder.read("nft.txt")? {
+        if text.split_whitespace().next().is_some() {
+            let origin = Origin { file: folder.shown("nft.txt"), line: 1 };
+            host.unmodelled.push(Unmodelled {
+                origin,
+                what: "nft rule set as text; `nft -j list ruleset` is read".into(),
+                text: text.lines().next().unwrap_or_default().to_owned(),
+            });
+            host.unknown.extend([Part::Firewall4, Part::Firewall6]);
+        }
+        told = true;
+    }
+    if !told {
+        host.unknown.extend([Part::Firewall4, Part::Firewall6]);
+    }
+    for table in &tables {
+        let seen = match table.family {
+            TableFamily::Arp | TableFamily::Bridge | TableFamily::Netdev => false,
+            TableFamily::Ip | TableFamily::Ip6 | TableFamily::Inet => true,
+        };
+        if !seen {
+            host.unmodelled.push(Unmodelled {
+                origin: table.origin.clone(),
+                what: format!("table of family {}", table.family),
+                text: table.name.clone(),
+            });
+        }
+    }
+    host.ruleset.tables = tables;
+    if let Some(text) = folder.read("ipset.save")? {
+        for set in ipset::parse(&folder.shown("ipset.save"), &text)? {
+            host.ipsets.insert(set.name.clone(), set);
+        }
+    }
+    Ok(())
+}
+
+fn same(a: &Table, b: &Table) -> bool {
+    a.backend == b.backend && a.backend == Backend::Nft && a.family == b.family && a.name == b.name
+        || a.backend == b.backend && a.xtables && b.xtables && a.family == b.family && a.name == b.name
+}
+
+/// What lies in the folder and is not read is named, never passed over.
+fn leftovers(folder: &Folder, host: &mut Host) -> Result<(), Error> {
+    for name in folder.names()? {
+        if STATE.contains(&name.as_str()) || DECLARED.contains(&name.as_str()) {
+            continue;
+        }
+        let origin = Origin { file: folder.shown(&name), line: 0 };
+        let empty = name == "ebtables.save"
+            && folder.read(&name)?.is_some_and(|t| !t.lines().any(|l| l.starts_with("-A")));
+        if !empty {
+            let text = folder.shown(&name);
+            host.unmodelled.push(Unmodelled { origin, what: "file that is not read".into(), text });
+        }
+    }
+    Ok(())
+}
