@@ -132,7 +132,12 @@ fn packet(raw: RawPacket) -> Result<Packet, String> {
             flags: flags(raw.tcp_flags.as_deref().unwrap_or("SYN"))?,
         },
         17 => Transport::Udp { sport: port(raw.sport, "sport")?, dport: port(raw.dport, "dport")? },
-        132 => Transport::Sctp { sport: port(raw.sport, "sport")?, dport: port(raw.dport, "dport")? },
+        // A probe's payload is no chunk that SCTP knows.
+        132 => Transport::Sctp {
+            sport: port(raw.sport, "sport")?,
+            dport: port(raw.dport, "dport")?,
+            init: false,
+        },
         1 => Transport::Icmp { kind: kind()?, code, id },
         58 => Transport::Icmp6 { kind: kind()?, code, id },
         other => Transport::Other(other),

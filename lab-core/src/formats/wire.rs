@@ -66,7 +66,7 @@ fn transport(protocol: u8, bytes: &[u8]) -> Option<Transport> {
             flags: TcpFlags(bytes.get(13).copied().unwrap_or(0) & 0x3f),
         },
         17 => Transport::Udp { sport: port(0)?, dport: port(2)? },
-        132 => Transport::Sctp { sport: port(0)?, dport: port(2)? },
+        132 => Transport::Sctp { sport: port(0)?, dport: port(2)?, init: bytes.get(12) == Some(&1) },
         1 => Transport::Icmp { kind: *bytes.first()?, code: *bytes.get(1)?, id: port(4)? },
         58 => Transport::Icmp6 { kind: *bytes.first()?, code: *bytes.get(1)?, id: port(4)? },
         other => Transport::Other(other),

@@ -105,6 +105,8 @@ pub enum Transport {
         sport: PortValue,
         /// Destination port.
         dport: PortValue,
+        /// Whether it opens an association: its first chunk is INIT.
+        init: bool,
     },
     /// ICMP.
     Icmp {
@@ -146,7 +148,7 @@ impl Transport {
         match *self {
             Transport::Tcp { sport, dport, .. }
             | Transport::Udp { sport, dport }
-            | Transport::Sctp { sport, dport } => Some((sport, dport)),
+            | Transport::Sctp { sport, dport, .. } => Some((sport, dport)),
             Transport::Icmp { .. } | Transport::Icmp6 { .. } | Transport::Other(_) => None,
         }
     }
@@ -239,7 +241,7 @@ impl fmt::Display for Packet {
             Transport::Udp { sport, dport } => {
                 write!(f, "udp {} -> {}", end(src, sport), end(dst, dport))
             }
-            Transport::Sctp { sport, dport } => {
+            Transport::Sctp { sport, dport, .. } => {
                 write!(f, "sctp {} -> {}", end(src, sport), end(dst, dport))
             }
             Transport::Icmp { kind, code, .. } => write!(f, "icmp {kind}/{code} {src} -> {dst}"),

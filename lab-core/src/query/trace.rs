@@ -110,7 +110,7 @@ fn packet(question: &Question, src: IpAddr, dst: IpAddr, ttl: u8) -> Result<Pack
         1 | 58 => Transport::Icmp6 { kind: 128, code: 0, id },
         6 => Transport::Tcp { sport, dport: dport()?, flags: TcpFlags(TcpFlags::SYN) },
         17 => Transport::Udp { sport, dport: dport()? },
-        132 => Transport::Sctp { sport, dport: dport()? },
+        132 => Transport::Sctp { sport, dport: dport()?, init: true },
         other => Transport::Other(other),
     };
     let carried = if matches!(transport, Transport::Tcp { .. }) { 0 } else { PAYLOAD };
@@ -140,7 +140,7 @@ fn reply_to(host: &Host, seen: &Packet, reply: Reply) -> Packet {
             Transport::Tcp { sport: dport, dport: sport, flags: TcpFlags(TcpFlags::SYN | TcpFlags::ACK) }
         }
         Transport::Udp { sport, dport } => Transport::Udp { sport: dport, dport: sport },
-        Transport::Sctp { sport, dport } => Transport::Sctp { sport: dport, dport: sport },
+        Transport::Sctp { sport, dport, .. } => Transport::Sctp { sport: dport, dport: sport, init: false },
         Transport::Icmp { code, id, .. } => Transport::Icmp { kind: 0, code, id },
         Transport::Icmp6 { code, id, .. } => Transport::Icmp6 { kind: 129, code, id },
         Transport::Other(number) => Transport::Other(number),

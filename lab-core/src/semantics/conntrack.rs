@@ -165,7 +165,7 @@ impl Tuple {
         let (sport, dport) = match packet.transport {
             Transport::Tcp { sport, dport, .. }
             | Transport::Udp { sport, dport }
-            | Transport::Sctp { sport, dport } => (sport, dport),
+            | Transport::Sctp { sport, dport, .. } => (sport, dport),
             Transport::Icmp { kind, code, id } => {
                 inverse_icmp(kind)?;
                 (id, icmp_key(kind, code))
@@ -331,6 +331,8 @@ fn open(host: &Host, packet: &Packet, tuple: Tuple, zones: (u16, u16)) -> Found 
             return Found::None(Info::Invalid)
         }
         Transport::Icmp6 { kind, .. } if !matches!(kind, 128 | 139) => return Found::None(Info::Invalid),
+        // Only INIT opens an association (sctp_new).
+        Transport::Sctp { init: false, .. } => return Found::None(Info::Invalid),
         Transport::Tcp { flags, .. } => {
             let loose = host.sysctls.number("net.netfilter.nf_conntrack_tcp_loose") != Some(0);
             tcp = match next_tcp(TcpState::None, flags, Direction::Original) {

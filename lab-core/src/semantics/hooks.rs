@@ -27,8 +27,29 @@ pub const NAT_DESTINATION: i32 = -100;
 /// Priority of source NAT (`NF_IP_PRI_NAT_SRC`).
 pub const NAT_SOURCE: i32 = 100;
 
-/// What runs at a hook of a host for a family, in order.
-pub fn order(host: &Host, hook: Hook, family: Family) -> Vec<Item<'_>> {
+/// Whether both back ends have a chain of one priority at a hook. Those run
+/// in the order in which they were registered, which a snapshot does not
+/// tell across the back ends.
+pub fn ambiguous(host: &Host, hook: Hook, family: Family) -> bool {
+    let of = |backend: Backend| -> Vec<i32> {
+        let tables = host.ruleset.tables.iter().filter(|t| t.family.sees(family) && t.backend == backend);
+        tables
+            .flat_map(|t| &t.chains)
+            .filter_map(|c| c.base)
+            .filter(|b| b.hook == hook && b.kind != ChainKind::Nat)
+            .map(|b| b.priority)
+            .collect()
+    };
+    let legacy = of(Backend::Legacy);
+    of(Backend::Nft).iter().any(|p| legacy.contains(p))
+}
+
+/// What runs at a hook of a host for a family, in order. Of equal priorities
+/// the one registered later runs first (`nf_hook_entries_grow`,
+/// `net/netfilter/core.c`); `nft` lists tables and chains in that order.
+/// `legacy_first` says which back end goes first where both have a chain of
+/// one priority.
+pub fn order(host: &Host, hook: Hook, family: Family, legacy_first: bool) -> Vec<Item<'_>> {
     let mut items: Vec<(i32, u8, Item)> = Vec::new();
     let mut nat: Vec<(i32, (&Table, &Chain))> = Vec::new();
     for table in host.ruleset.tables.iter().filter(|t| t.family.sees(family)) {
@@ -37,10 +58,7 @@ pub fn order(host: &Host, hook: Hook, family: Family) -> Vec<Item<'_>> {
             if base.kind == ChainKind::Nat {
                 nat.push((base.priority, (table, chain)));
             } else {
-                // Equal priorities run in the order of registration, which a
-                // snapshot does not tell; x_tables' hooks come with their
-                // module, mostly before nft's tables.
-                let rank = u8::from(table.backend == Backend::Nft);
+                let rank = u8::from((table.backend == Backend::Legacy) != legacy_first);
                 items.push((base.priority, 1 + rank, Item::Chain(table, chain)));
             }
         }
@@ -52,6 +70,8 @@ pub fn order(host: &Host, hook: Hook, family: Family) -> Vec<Item<'_>> {
         .iter()
         .filter(|t| t.family.sees(family))
         .any(|t| t.chains.iter().any(|c| c.base.is_some_and(|b| b.kind == ChainKind::Nat)));
+    items.reverse();
+    nat.reverse();
     nat.sort_by_key(|(priority, _)| *priority);
     let nat: Vec<_> = nat.into_iter().map(|(_, chain)| chain).collect();
     match hook {

@@ -135,8 +135,8 @@ fn rewrite(packet: &mut Packet, target: &Tuple, end: End) {
             End::Destination,
         ) => *dport = port,
         // The identifier of a query is its source port in either direction.
-        (Transport::Icmp { kind, id, .. }, _) if matches!(kind, 0 | 8 | 13..=18) => *id = target.sport,
-        (Transport::Icmp6 { kind, id, .. }, _) if matches!(kind, 128 | 129) => *id = target.sport,
+        (Transport::Icmp { kind: 0 | 8 | 13..=18, id, .. }, _) => *id = target.sport,
+        (Transport::Icmp6 { kind: 128 | 129, id, .. }, _) => *id = target.sport,
         _ => {}
     }
 }

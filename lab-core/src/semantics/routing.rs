@@ -132,7 +132,9 @@ pub fn lookup<'a>(host: &'a Host, flow: &Flow) -> Lookup<'a> {
         match &rule.action {
             PolicyAction::Nop => {}
             PolicyAction::Goto(target) => at_least = *target,
-            PolicyAction::Unreachable => return Lookup::Refused(RouteKind::Unreachable),
+            // A rule says network unreachable where a route says host
+            // unreachable (fib4_rule_action, fib6_rule_action).
+            PolicyAction::Unreachable => return Lookup::NoRoute,
             PolicyAction::Blackhole => return Lookup::Refused(RouteKind::Blackhole),
             PolicyAction::Prohibit => return Lookup::Refused(RouteKind::Prohibit),
             PolicyAction::Lookup(table) => {

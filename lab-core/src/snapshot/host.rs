@@ -146,8 +146,16 @@ fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         // What iptables-nft wrote stands in both files: it is one rule set,
         // and iptables-save says more about it.
         let read = nft_json::parse(&folder.shown("nft.json"), &text)?;
-        let native: Vec<Table> = read.into_iter().filter(|t| !tables.iter().any(|o| same(o, t))).collect();
-        tables.extend(native);
+        // Its order is that of registration, which decides between equal
+        // priorities.
+        let mut merged: Vec<Table> = Vec::new();
+        for table in read {
+            match tables.iter().position(|o| same(o, &table)) {
+                Some(known) => merged.push(tables.remove(known)),
+                None => merged.push(table),
+            }
+        }
+        tables.extend(merged);
     } else if let Some(text) = folder.read("nft.txt")? {
         if text.split_whitespace().next().is_some() {
             let origin = Origin { file: folder.shown("nft.txt"), line: 1 };

@@ -14,6 +14,7 @@ use crate::model::{
 use crate::semantics::addrtype::address_type;
 use crate::semantics::icmp;
 use crate::semantics::routing::Flow;
+use crate::semantics::source;
 
 impl<'a> Walk<'a, '_> {
     /// Answers a packet that `by` ended. Nothing is sent about ICMP errors,
@@ -29,6 +30,11 @@ impl<'a> Walk<'a, '_> {
     ) -> Step<'a> {
         let silent = Step::Done(Outcome::Dropped { by: by.clone() });
         let is_reset = kind == AnswerKind::TcpReset;
+        // An error about a tunnel's outer packet goes to the tunnel's end: whoever
+        // sent the inner one learns nothing.
+        if !self.tunnels.is_empty() {
+            return silent;
+        }
         if self.is_answer || (!is_reset && !icmp::may_answer(&about.packet)) {
             return silent;
         }
@@ -108,7 +114,15 @@ impl<'a> Walk<'a, '_> {
             ports,
         };
         let (way, chosen) = self.route_out(host, &flow).ok()?;
-        let src = if kind == AnswerKind::TcpReset { packet.dst } else { chosen };
+        let src = match (kind, src, packet.src, &about.device) {
+            (AnswerKind::TcpReset, ..) => packet.dst,
+            // ICMPv6 speaks as the device that the packet came in by, not as
+            // the one that the error leaves by.
+            (AnswerKind::Icmp6(..), None, IpAddr::V6(back), Some(device)) => {
+                source::for_interface_v6(host, device, back).map_or(chosen, IpAddr::V6)
+            }
+            _ => chosen,
+        };
         Some((way, Packet { src, ..draft }))
     }
 
@@ -132,7 +146,8 @@ impl<'a> Walk<'a, '_> {
         let Some(first) = hops.first() else {
             let unreachable = matches!(&by, Decision::Stage { stage: Stage::HostUnreachable, .. });
             let by_rule = matches!(&outcome, Outcome::Dropped { by: Decision::Rule(_) });
-            if unreachable && by_rule {
+            // The recorded answers tell the two apart by the ARP question seen.
+            if unreachable && by_rule && matches!(kind, AnswerKind::Icmp6(..)) {
                 let stage = Stage::AnswerLost;
                 return Outcome::Dropped { by: Decision::Stage { host: host.name.clone(), stage } };
             }

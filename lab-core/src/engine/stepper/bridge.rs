@@ -88,24 +88,12 @@ impl<'a> Walk<'a, '_> {
         port: &'a Interface,
         mut skb: Skb,
     ) -> Step<'a> {
-        let on_bridge = |hops: &[&'a crate::model::NextHop]| {
-            hops.iter().find(|h| h.interface.as_deref() == Some(&bridge.name)).copied()
-        };
         let hop = match input::decide(host, bridge, &skb.packet) {
-            Input::Forward(_, hops) => on_bridge(&hops),
-            Input::Dropped(Stage::NotForwarding) => {
-                // Bridged and rewritten traffic needs no forwarding, as long
-                // as it stays on the bridge.
-                let flow = input::flow(&skb.packet, "lo");
-                let flow = crate::semantics::routing::Flow { src: None, mark: 0, ..flow };
-                match crate::semantics::routing::lookup(host, &flow) {
-                    crate::semantics::routing::Lookup::Found(_, hops) => match on_bridge(&hops) {
-                        Some(hop) => Some(hop),
-                        None => return self.dropped(&host.name, Stage::NotForwarding),
-                    },
-                    _ => return self.dropped(&host.name, Stage::NotForwarding),
-                }
+            Input::Forward(_, hops) => {
+                hops.into_iter().find(|h| h.interface.as_deref() == Some(&bridge.name))
             }
+            // The frame goes up, and is dropped there.
+            Input::Dropped(Stage::NotForwarding) => None,
             Input::Dropped(stage) => return self.dropped(&host.name, stage),
             Input::Unknown(why) => return self.dropped(&host.name, Stage::Unmodelled(why)),
             Input::Local | Input::Broadcast | Input::Refused(_) => None,

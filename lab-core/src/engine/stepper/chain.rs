@@ -251,11 +251,8 @@ impl<'a> Walk<'a, '_> {
         condition: &Match,
     ) -> bool {
         let truth = holds(condition, &self.context(host, hook, ends, skb, table));
-        match (condition, &truth) {
-            (Match::Limit { .. } | Match::Hashlimit { .. }, Tri::Yes) => {
-                self.assume(format!("{} `{}`: within its rate, a lone packet", host.name, rule.text));
-            }
-            _ => {}
+        if truth == Tri::Yes && matches!(condition, Match::Limit { .. } | Match::Hashlimit { .. }) {
+            self.assume(format!("{} `{}`: within its rate, a lone packet", host.name, rule.text));
         }
         match truth {
             Tri::Yes => true,
@@ -293,7 +290,8 @@ impl<'a> Walk<'a, '_> {
                     Err(why) => self.unknown_map(host, table, rule, elements, name.as_deref(), &why),
                 }
             }
-            Target::Reject(with) => RuleEnd::Reject(*with),
+            Target::Reject(with) if table.xtables || implied(*with, skb) => RuleEnd::Reject(*with),
+            Target::Reject(_) => RuleEnd::NoMatch,
             Target::Nat { kind, range } => self.nat_target(host, hook, ends, skb, table, *kind, range),
             Target::Netmap(net) => {
                 let end = if matches!(hook, Hook::Prerouting | Hook::Output) {
@@ -534,6 +532,17 @@ impl<'a> Walk<'a, '_> {
             IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() + offset as u32)),
             IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() + offset)),
         }
+    }
+}
+
+/// Whether a packet is of the sort that an nft `reject` is for: `nft` adds a
+/// test for its protocol or family to the rule, and does not list it.
+fn implied(with: RejectWith, skb: &Skb) -> bool {
+    match with {
+        RejectWith::TcpReset => skb.packet.transport.protocol() == 6,
+        RejectWith::Icmp(_) => skb.packet.family() == Family::Ipv4,
+        RejectWith::Icmp6(_) => skb.packet.family() == Family::Ipv6,
+        RejectWith::Icmpx(_) => true,
     }
 }
 

@@ -6,7 +6,7 @@ use super::Walk;
 use crate::engine::journey::Event;
 use crate::model::{Hook, Host, RejectWith, RuleRef};
 use crate::semantics::conntrack::{Found, Info};
-use crate::semantics::hooks::{order, Item};
+use crate::semantics::hooks::{ambiguous, order, Item};
 use crate::semantics::nat::{self, End};
 
 /// The interfaces a hook knows.
@@ -63,7 +63,8 @@ impl<'a> Walk<'a, '_> {
                 self.unknown.push(what);
             }
         }
-        for item in order(host, hook, family) {
+        let legacy_first = self.legacy_first(host, hook, family);
+        for item in order(host, hook, family, legacy_first) {
             match item {
                 Item::Track => self.track(host, skb),
                 Item::Confirm => self.confirm(host, skb),
@@ -97,6 +98,21 @@ impl<'a> Walk<'a, '_> {
             }
         }
         HookEnd::Accept
+    }
+
+    /// Which back end's chains run first where priorities are equal: the same
+    /// for a whole run.
+    fn legacy_first(&mut self, host: &Host, hook: Hook, family: crate::addr::Family) -> bool {
+        if !ambiguous(host, hook, family) {
+            return true;
+        }
+        if let Some(known) = self.world.legacy_first.get(&host.name) {
+            return *known;
+        }
+        let why = format!("{}: whether iptables-legacy or nft was registered first", host.name);
+        let first = self.choices.pick(2, &why) == 0;
+        self.world.legacy_first.insert(host.name.clone(), first);
+        first
     }
 
     fn track(&mut self, host: &Host, skb: &mut Skb) {

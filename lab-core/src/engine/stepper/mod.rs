@@ -25,10 +25,12 @@ use crate::semantics::conntrack::Connections;
 
 use skb::Skb;
 
-/// What the hosts remember between packets: their connections.
+/// What the hosts remember between packets: their connections, and what was
+/// supposed of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
     connections: BTreeMap<String, Connections>,
+    legacy_first: BTreeMap<String, bool>,
 }
 
 impl World {

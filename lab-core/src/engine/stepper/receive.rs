@@ -72,6 +72,7 @@ impl<'a> Walk<'a, '_> {
         if input::martian_v6(device, &skb.packet) {
             return self.dropped(&host.name, Stage::Martian);
         }
+        skb.device = Some(device.name.clone());
         let sabotaged = skb.bridged.as_ref().is_some_and(|b| b.prerouted);
         if !sabotaged {
             let ends = Ends { input: Some(&device.name), ..Ends::default() };

@@ -37,6 +37,8 @@ pub(super) struct Skb {
     pub source_mac: Option<Mac>,
     pub destination_mac: Option<Mac>,
     pub packet_type: PacketType,
+    /// The device it came in by (`IP6CB(skb)->iif`); none: it was sent here.
+    pub device: Option<String>,
     /// Whether it loops back inside the host with its route already known.
     pub looped_back: bool,
 }
@@ -53,6 +55,7 @@ impl Skb {
             source_mac: None,
             destination_mac: None,
             packet_type: PacketType::Unicast,
+            device: None,
             looped_back: false,
         }
     }
