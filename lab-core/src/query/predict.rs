@@ -85,10 +85,14 @@ pub fn predict(lab: &Lab, probes: &[Probe]) -> Vec<Prediction> {
             };
             let explored = all(WAYS, |choices| {
                 let mut world = World::default();
+                let mut unknown = Vec::new();
                 for before in &earlier {
-                    probe(lab, &mut world, choices, before);
+                    unknown.extend(probe(lab, &mut world, choices, before).unknown);
                 }
-                probe(lab, &mut world, choices, asked)
+                // What an earlier packet left behind is not known either.
+                let mut journey = probe(lab, &mut world, choices, asked);
+                journey.unknown.extend(unknown);
+                journey
             });
             Prediction {
                 id: asked.id.clone(),

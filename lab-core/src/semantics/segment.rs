@@ -76,7 +76,7 @@ fn send<'a>(
             }
         }
         InterfaceKind::Loopback | InterfaceKind::Dummy => {}
-        InterfaceKind::Other(kind) => into.unmodelled = Some(kind.clone()),
+        InterfaceKind::Other(kind) => into.unmodelled = Some(format!("device {} ({kind})", device.name)),
     }
 }
 
@@ -104,7 +104,7 @@ fn arrive<'a>(
                 send(lab, host, port, into, seen);
             }
         }
-        Some(other) => into.unmodelled = Some(other.kind.to_string()),
+        Some(other) => into.unmodelled = Some(format!("device {} ({})", other.name, other.kind)),
     }
 }
 
@@ -147,6 +147,21 @@ pub fn owns_mac(host: &Host, device: &Interface, mac: Mac) -> bool {
                 .interfaces
                 .iter()
                 .any(|i| i.master.as_deref() == Some(&device.name) && i.mac == Some(mac)))
+}
+
+/// Kinds of device that have no Ethernet address of their own on a segment.
+const TUNNELS: [&str; 9] = ["gre", "ipip", "sit", "ip6tnl", "ip6gre", "vti", "wireguard", "vrf", "xfrm"];
+
+/// What may hide a receiver that is not modelled behind a host's devices: a
+/// macvlan or the like there, or a link of another sort in the lab.
+pub fn hidden(lab: &Lab, host: &Host) -> Option<String> {
+    let device = host.interfaces.iter().find_map(|i| match &i.kind {
+        InterfaceKind::Other(kind) if !TUNNELS.contains(&kind.as_str()) => {
+            Some(format!("device {} ({kind}) of {}", i.name, host.name))
+        }
+        _ => None,
+    });
+    device.or_else(|| lab.unmodelled.first().map(|u| u.what.clone()))
 }
 
 impl<'a> Segment<'a> {
@@ -229,12 +244,14 @@ pub fn resolve(
             }
         }
     }
+    let unmodelled =
+        segment.unmodelled.clone().or_else(|| segment.receivers.iter().find_map(|r| hidden(lab, r.host)));
     let learned = entry
         .filter(|e| !matches!(e.state, NeighbourState::Failed | NeighbourState::Incomplete))
         .and_then(|e| e.mac);
-    match (learned, &segment.unmodelled) {
+    match (learned, &unmodelled) {
         (Some(mac), _) if segment.open || segment.owner(mac).is_some() => Resolved::Mac(mac),
-        (_, Some(kind)) => Resolved::Unknown(format!("device {kind}")),
+        (_, Some(what)) => Resolved::Unknown(what.clone()),
         _ if segment.open => Resolved::Outside,
         _ => Resolved::Nobody,
     }

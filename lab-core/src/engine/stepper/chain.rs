@@ -38,9 +38,9 @@ enum RuleEnd {
 /// At most this many addresses of a NAT range are told apart.
 const NAT_ADDRESSES: u128 = 8;
 
-/// Rule evaluations of one base chain before it counts as endless. Readers
-/// refuse jump cycles; this bounds chains that fan out.
-const RULES: usize = 2_000_000;
+/// The most jumps in one run of a base chain. Readers refuse jump cycles; this
+/// bounds chains that fan out, where each of n chains jumps twice to the next.
+const JUMPS: usize = 100_000;
 
 impl<'a> Walk<'a, '_> {
     /// Runs a base chain on a packet, and applies what its rules change.
@@ -96,8 +96,12 @@ impl<'a> Walk<'a, '_> {
             })
         };
         let mut stack: Vec<(&Chain, usize)> = vec![(base, 0)];
-        for _ in 0..RULES {
-            let Some((chain, next)) = stack.last().copied() else { break };
+        let mut jumps = 0;
+        while let Some((chain, next)) = stack.last().copied() {
+            if jumps > JUMPS {
+                self.unknown.push(format!("{}: more than {JUMPS} jumps in {}", host.name, base.name));
+                break;
+            }
             let Some(rule) = chain.rules.get(next) else {
                 stack.pop();
                 continue;
@@ -137,10 +141,12 @@ impl<'a> Walk<'a, '_> {
                         stack.pop();
                     }
                     Verdict::Jump(name) => {
+                        jumps += 1;
                         note(format!("jump {name}"));
                         stack.extend(table.chain(&name).map(|target| (target, 0)));
                     }
                     Verdict::Goto(name) => {
+                        jumps += 1;
                         note(format!("goto {name}"));
                         stack.pop();
                         stack.extend(table.chain(&name).map(|target| (target, 0)));

@@ -11,6 +11,7 @@ use crate::model::{
 };
 use crate::semantics::input::{self, Input};
 use crate::semantics::matches::packet_type;
+use crate::semantics::segment::hidden;
 
 impl<'a> Walk<'a, '_> {
     /// A frame put on the wire towards an interface: to the bridge if it is a
@@ -62,7 +63,8 @@ impl<'a> Walk<'a, '_> {
         }
         let mine = frame.dst == Mac::ZERO || frame.dst.is_group() || device.mac == Some(frame.dst);
         if !mine {
-            return self.dropped(&host.name, Stage::NotMyMac);
+            let stage = hidden(self.lab, host).map_or(Stage::NotMyMac, Stage::Unmodelled);
+            return self.dropped(&host.name, stage);
         }
         Step::Receive(host, device, skb)
     }

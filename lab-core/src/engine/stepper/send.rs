@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::routing::{lookup, Flow, Lookup};
-use crate::semantics::segment::{behind, owns_mac, resolve, Resolved};
+use crate::semantics::segment::{behind, hidden, owns_mac, resolve, Resolved};
 use crate::semantics::source;
 
 /// The way a packet leaves a host.
@@ -258,7 +258,11 @@ impl<'a> Walk<'a, '_> {
         } else {
             peers.into_iter().find(|(peer, end)| leads_to(lab, peer, end, frame.dst))
         };
-        let Some((peer, end)) = found else { return self.dropped(&host.name, Stage::NotMyMac) };
+        let Some((peer, end)) = found else {
+            let mut there = lab.peers(&host.name, &device.name).filter_map(|e| lab.hosts.get(&e.host));
+            let stage = there.find_map(|h| hidden(lab, h)).map_or(Stage::NotMyMac, Stage::Unmodelled);
+            return self.dropped(&host.name, stage);
+        };
         let mut next = skb.scrubbed();
         if peer.name != host.name {
             next.packet.mark = 0;
