@@ -14,6 +14,9 @@ mod send;
 mod skb;
 mod vxlan;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::explore::Choices;

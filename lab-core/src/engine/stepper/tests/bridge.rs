@@ -1,0 +1,115 @@
+use super::build::{ping, udp, Build};
+use super::{answer, rule, seen, stage};
+use crate::model::{Outcome, Stage};
+
+/// Two guests on one bridge; `call` is bridge-nf-call-iptables.
+fn switched(call: u8) -> Build {
+    let mut lab = Build::default();
+    lab.host("a", false).nic("a", "eth0", &["10.0.0.2/24"]);
+    lab.host("b", false).nic("b", "eth0", &["10.0.0.3/24"]);
+    lab.host("hv", true).bridge("hv", "br0", &["10.0.0.1/24"], &["vnet0", "vnet1"]);
+    lab.link(&[("a", "eth0"), ("hv", "vnet0")]).link(&[("b", "eth0"), ("hv", "vnet1")]);
+    lab.sysctl("hv", "net.bridge.bridge-nf-call-iptables", call);
+    lab
+}
+
+#[test]
+fn ttl_is_not_lowered_between_ports() {
+    let journey = switched(1).send(&[("a", ping("0.0.0.0", "10.0.0.3"))]);
+    assert_eq!(seen(&journey).ttl, 64);
+}
+
+#[test]
+fn with_bridge_netfilter_the_interface_is_the_bridge_and_physdev_is_the_port() {
+    for (condition, drops) in [
+        ("-i br0 -o br0", true),
+        ("-i vnet0", false),
+        ("-m physdev --physdev-in vnet0 --physdev-out vnet1 --physdev-is-bridged", true),
+        ("-m physdev --physdev-in vnet1", false),
+    ] {
+        let mut lab = switched(1);
+        lab.rules("hv", &format!("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {condition} -j DROP"));
+        let journey = lab.send(&[("a", ping("0.0.0.0", "10.0.0.3"))]);
+        assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{condition}");
+    }
+}
+
+#[test]
+fn without_bridge_netfilter_the_ip_hooks_never_see_bridged_frames() {
+    let mut lab = switched(0);
+    lab.rules("hv", "*filter\n:FORWARD DROP [0:0]");
+    seen(&lab.send(&[("a", ping("0.0.0.0", "10.0.0.3"))]));
+}
+
+#[test]
+fn a_reject_between_ports_answers_from_the_bridges_own_address() {
+    let mut lab = switched(1);
+    lab.rules("hv", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -j REJECT");
+    let journey = lab.send(&[("a", ping("0.0.0.0", "10.0.0.3"))]);
+    assert_eq!(answer(&journey).from_addr.to_string(), "10.0.0.1");
+    assert!(answer(&journey).came_back);
+}
+
+#[test]
+fn dnat_back_to_the_same_port_dies_unless_hairpin_is_on() {
+    let mut lab = switched(1);
+    lab.rules(
+        "hv",
+        "*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n\
+         -A PREROUTING -d 10.9.9.9 -j DNAT --to-destination 10.0.0.2\n-A POSTROUTING -j MASQUERADE",
+    );
+    lab.route("a", "10.9.9.9/32 dev eth0");
+    // Whoever bridges it answers for the address.
+    lab.sysctl("hv", "net.ipv4.conf.br0.proxy_arp", 1);
+    lab.route("hv", "10.9.9.0/24 dev vnet1");
+    let packet = || udp(("0.0.0.0", 1), ("10.9.9.9", 53));
+    let journey = lab.send(&[("a", packet())]);
+    assert_eq!(*stage(&journey), Stage::BridgeNoPort);
+    for port in lab.get("hv").interfaces.iter_mut().filter_map(|i| i.port.as_mut()) {
+        port.hairpin = true;
+    }
+    assert_eq!(seen(&lab.send(&[("a", packet())])).dst.to_string(), "10.0.0.2");
+}
+
+#[test]
+fn isolated_ports_do_not_reach_each_other() {
+    let mut lab = switched(0);
+    for port in lab.get("hv").interfaces.iter_mut().filter_map(|i| i.port.as_mut()) {
+        port.isolated = true;
+    }
+    let journey = lab.send(&[("a", ping("0.0.0.0", "10.0.0.3"))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. } | Outcome::Rejected { .. }));
+}
+
+#[test]
+fn prerouting_runs_once_for_a_frame_that_goes_up() {
+    let mut lab = switched(1);
+    // A second run would make it 2.
+    lab.rules(
+        "hv",
+        "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m mark --mark 1 -j MARK --set-mark 2\n\
+         -A PREROUTING -m mark --mark 0 -j MARK --set-mark 1",
+    );
+    lab.rules("hv", "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m mark ! --mark 1 -j DROP");
+    seen(&lab.send(&[("a", ping("0.0.0.0", "10.0.0.1"))]));
+}
+
+#[test]
+fn bridged_frames_meet_every_bridge_they_cross() {
+    let mut lab = switched(1);
+    // vnet0 moves to a bridge of its own, joined by a veth pair to br0.
+    lab.bridge("hv", "br1", &[], &["patch1"]);
+    for interface in &mut lab.get("hv").interfaces {
+        if interface.name == "vnet0" {
+            interface.master = Some("br1".into());
+        }
+    }
+    lab.nic("hv", "patch0", &[]);
+    let patch = lab.get("hv").interfaces.last_mut().unwrap();
+    patch.master = Some("br0".into());
+    patch.port = Some(Default::default());
+    lab.link(&[("hv", "patch0"), ("hv", "patch1")]);
+    lab.rules("hv", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -i br0 -j DROP");
+    let journey = lab.send(&[("a", ping("0.0.0.0", "10.0.0.3"))]);
+    assert_eq!(rule(&journey), ("filter", "FORWARD", Some(1)));
+}

@@ -1,0 +1,118 @@
+use super::build::{ping, tcp, udp, Build};
+use super::{rule, seen};
+use crate::engine::explore::all;
+use crate::formats::nft_json;
+use crate::model::{Outcome, TcpFlags};
+
+fn nft(lab: &mut Build, host: &str, objects: &str) {
+    let text = format!("{{\"nftables\":[{objects}]}}");
+    let tables = nft_json::parse("nft.json", &text).unwrap();
+    lab.get(host).ruleset.tables.extend(tables);
+}
+
+fn forward_chain(table: &str, priority: i32, policy: &str) -> String {
+    format!(
+        r#"{{"table":{{"family":"inet","name":"{table}"}}}},{{"chain":{{"family":"inet","table":"{table}","name":"fwd","type":"filter","hook":"forward","prio":{priority},"policy":"{policy}"}}}}"#
+    )
+}
+
+#[test]
+fn accept_ends_one_base_chain_and_drop_ends_all() {
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -j ACCEPT");
+    nft(&mut lab, "router", &forward_chain("late", 10, "drop"));
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
+    assert_eq!(rule(&journey), ("late", "fwd", None));
+}
+
+#[test]
+fn return_from_a_base_chain_applies_its_policy() {
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -j RETURN\n-A FORWARD -j ACCEPT");
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
+    assert_eq!(rule(&journey), ("filter", "FORWARD", None));
+}
+
+#[test]
+fn goto_does_not_come_back_to_where_it_was() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*filter\n:FORWARD DROP [0:0]\n:A - [0:0]\n:B - [0:0]\n-A FORWARD -j A\n-A FORWARD -p icmp -j ACCEPT\n\
+         -A A -g B\n-A A -j DROP\n-A B -p udp -j ACCEPT",
+    );
+    // B's end goes back to FORWARD, past the rest of A.
+    seen(&lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]));
+}
+
+#[test]
+fn of_equal_priorities_the_chain_registered_later_runs_first() {
+    let mut lab = Build::line();
+    let tables = [forward_chain("first", 0, "drop"), forward_chain("second", 0, "drop")].join(",");
+    nft(&mut lab, "router", &tables);
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
+    assert_eq!(rule(&journey), ("second", "fwd", None));
+}
+
+#[test]
+fn an_nft_reject_passes_over_what_it_cannot_answer() {
+    let mut lab = Build::line();
+    let reject = r#"{"rule":{"family":"inet","table":"fw","chain":"fwd","handle":1,"expr":[{"reject":{"type":"tcp reset"}}]}}"#;
+    nft(&mut lab, "router", &format!("{},{reject}", forward_chain("fw", 0, "accept")));
+    seen(&lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.2.2", 2)))]));
+    let journey = lab.send(&[("client", tcp(("10.0.1.2", 1), ("10.0.2.2", 2), TcpFlags::SYN))]);
+    assert_eq!(rule(&journey), ("fw", "fwd", Some(1)));
+}
+
+#[test]
+fn a_hook_without_an_interface_compares_with_the_empty_name() {
+    let mut lab = Build::line();
+    lab.rules("client", "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT ! -i eth0 -j DROP");
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
+    assert_eq!(rule(&journey), ("filter", "OUTPUT", Some(1)));
+}
+
+#[test]
+fn ttl_is_lowered_before_the_forward_chain() {
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m ttl --ttl-eq 63 -j DROP");
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
+    assert_eq!(rule(&journey), ("filter", "FORWARD", Some(1)));
+}
+
+#[test]
+fn an_unmodelled_match_takes_both_branches_and_an_unmodelled_target_three() {
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m recent --rcheck --name x -j DROP");
+    let outcomes = |lab: &Build| {
+        let packet = ping("10.0.1.2", "10.0.2.2");
+        let explored =
+            all(9, |choices| lab.run(choices, &[("client", packet.clone())]).outcome.name().to_owned());
+        explored.results
+    };
+    assert_eq!(outcomes(&lab), ["dropped", "delivered"]);
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -j NFQUEUE --queue-num 0");
+    assert_eq!(outcomes(&lab), ["delivered", "dropped", "dropped"]);
+}
+
+#[test]
+fn an_untracked_packet_is_neither_new_nor_invalid() {
+    let mut lab = Build::line();
+    lab.rules("router", "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j CT --notrack");
+    lab.rules(
+        "router",
+        "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m conntrack --ctstate NEW,INVALID,ESTABLISHED -j DROP\n\
+         -A FORWARD -m conntrack --ctstate UNTRACKED -j ACCEPT\n-A FORWARD -j DROP",
+    );
+    seen(&lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]));
+}
+
+#[test]
+fn marks_do_not_leave_the_host() {
+    let mut lab = Build::line();
+    lab.rules("client", "*mangle\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j MARK --set-mark 5");
+    lab.rules("router", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m mark --mark 0 -j ACCEPT");
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
+    assert!(matches!(journey.outcome, Outcome::Delivered { .. }));
+}

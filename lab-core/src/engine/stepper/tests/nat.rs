@@ -1,0 +1,165 @@
+use super::build::{ping, tcp, udp, Build};
+use super::route::{default_rules, policy_rule};
+use super::{answer, seen, stage};
+use crate::addr::PortRange;
+use crate::engine::explore::all;
+use crate::model::{Outcome, PolicyAction, PolicyRule, PortValue, Stage, TcpFlags};
+
+const SYN: u8 = TcpFlags::SYN;
+const ACK: u8 = TcpFlags::ACK;
+
+fn masquerading() -> Build {
+    let mut lab = Build::line();
+    lab.rules("router", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth1 -j MASQUERADE");
+    lab
+}
+
+#[test]
+fn nat_chains_see_only_packets_that_open_a_connection() {
+    let lab = masquerading();
+    let (client, server) = (("10.0.1.2", 4000), ("10.0.2.2", 80));
+    for flags in [SYN | ACK, TcpFlags::RST, 0] {
+        let journey = lab.send(&[("client", tcp(client, server, flags))]);
+        assert_eq!(seen(&journey).src.to_string(), "10.0.1.2", "flags {flags}");
+    }
+    let journey = lab.send(&[("client", tcp(client, server, SYN))]);
+    assert_eq!(seen(&journey).src.to_string(), "10.0.2.1");
+}
+
+#[test]
+fn a_lone_ack_is_new_while_tcp_is_picked_up_loosely() {
+    let mut lab = masquerading();
+    let packet = tcp(("10.0.1.2", 4000), ("10.0.2.2", 80), ACK);
+    assert_eq!(seen(&lab.send(&[("client", packet.clone())])).src.to_string(), "10.0.2.1");
+    lab.sysctl("router", "net.netfilter.nf_conntrack_tcp_loose", 0);
+    assert_eq!(seen(&lab.send(&[("client", packet)])).src.to_string(), "10.0.1.2");
+}
+
+#[test]
+fn a_reply_is_translated_back() {
+    let lab = masquerading();
+    let first = tcp(("10.0.1.2", 4000), ("10.0.2.2", 80), SYN);
+    let reply = tcp(("10.0.2.2", 80), ("10.0.2.1", 4000), SYN | ACK);
+    let journey = lab.send(&[("client", first), ("server", reply)]);
+    assert_eq!(seen(&journey).dst.to_string(), "10.0.1.2");
+}
+
+#[test]
+fn only_init_opens_an_sctp_association() {
+    let lab = masquerading();
+    let sctp = |init| {
+        let mut packet = udp(("10.0.1.2", 4000), ("10.0.2.2", 80));
+        packet.transport =
+            crate::model::Transport::Sctp { sport: PortValue::Is(4000), dport: PortValue::Is(80), init };
+        packet
+    };
+    assert_eq!(seen(&lab.send(&[("client", sctp(false))])).src.to_string(), "10.0.1.2");
+    assert_eq!(seen(&lab.send(&[("client", sctp(true))])).src.to_string(), "10.0.2.1");
+}
+
+#[test]
+fn masquerade_keeps_a_free_source_port_and_picks_by_chance_below_its_range() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -p udp -j MASQUERADE --to-ports 1024-65535",
+    );
+    let sport = |from| {
+        let journey = lab.send(&[("client", udp(("10.0.1.2", from), ("10.0.2.2", 53)))]);
+        seen(&journey).transport.ports().unwrap().0
+    };
+    assert_eq!(sport(4000), PortValue::Is(4000));
+    assert_eq!(sport(500), PortValue::Fresh(PortRange { low: 1024, high: 65535 }));
+}
+
+#[test]
+fn dnat_back_to_the_client_without_snat_is_martian_at_the_client() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 10.0.1.1 -j DNAT --to-destination 10.0.1.2",
+    );
+    let journey = lab.send(&[("client", tcp(("10.0.1.2", 4000), ("10.0.1.1", 80), SYN))]);
+    assert_eq!(*stage(&journey), Stage::MartianSource);
+    assert_eq!(journey.outcome.decision().unwrap().host(), "client");
+}
+
+#[test]
+fn the_reverse_path_test_looks_towards_the_translated_destination() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 10.9.9.9 -j DNAT --to-destination 10.0.2.2",
+    );
+    lab.sysctl("router", "net.ipv4.conf.all.rp_filter", 1);
+    // The way back is looked up for a packet from the destination: seen from
+    // the one before translation there is none.
+    let refused =
+        PolicyRule { source: "10.9.9.9/32".parse().ok(), ..policy_rule(100, PolicyAction::Blackhole) };
+    lab.get("router").rules = default_rules();
+    lab.get("router").rules.insert(1, refused);
+    let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.9.9.9", 53)))]);
+    assert_eq!(seen(&journey).dst.to_string(), "10.0.2.2");
+}
+
+#[test]
+fn dnat_in_output_routes_again_and_filter_output_keeps_the_first_device() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -d 10.0.1.77 -j DNAT --to-destination 10.0.2.2",
+    );
+    let journey = lab.send(&[("router", udp(("0.0.0.0", 1), ("10.0.1.77", 53)))]);
+    assert_eq!(seen(&journey).dst.to_string(), "10.0.2.2");
+    lab.rules("router", "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -o eth0 -j DROP");
+    let journey = lab.send(&[("router", udp(("0.0.0.0", 1), ("10.0.1.77", 53)))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
+}
+
+#[test]
+fn an_unresolved_neighbour_is_told_to_the_translated_source_and_the_quoted_packet_is_changed_back() {
+    let lab = masquerading();
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.99"))]);
+    assert_eq!(*stage(&journey), Stage::HostUnreachable);
+    let told = answer(&journey);
+    assert_eq!(told.from_addr.to_string(), "10.0.2.1");
+    assert!(told.came_back);
+    let (_, received) = told.received.as_ref().unwrap();
+    assert_eq!(received.quoted().unwrap().src.to_string(), "10.0.1.2");
+}
+
+#[test]
+fn netmap_keeps_host_bits() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 10.77.0.0/24 -j NETMAP --to 10.0.2.0/24",
+    );
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.77.0.2"))]);
+    assert_eq!(seen(&journey).dst.to_string(), "10.0.2.2");
+}
+
+#[test]
+fn redirect_goes_to_the_address_of_the_interface_of_arrival() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8080",
+    );
+    let journey = lab.send(&[("client", tcp(("10.0.1.2", 4000), ("10.0.2.2", 80), SYN))]);
+    assert_eq!(seen(&journey).to_string(), "tcp 10.0.1.2:4000 -> 10.0.1.1:8080 SYN");
+}
+
+#[test]
+fn which_backend_chance_picks_is_possible_not_certain() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*nat\n:PREROUTING ACCEPT [0:0]\n\
+         -A PREROUTING -d 10.9.9.9 -m statistic --mode random --probability 0.5 -j DNAT --to-destination 10.0.2.2\n\
+         -A PREROUTING -d 10.9.9.9 -j DNAT --to-destination 10.0.1.1",
+    );
+    let packet = udp(("10.0.1.2", 1), ("10.9.9.9", 53));
+    let explored = all(8, |choices| seen(&lab.run(choices, &[("client", packet.clone())])).dst.to_string());
+    assert_eq!(explored.results, ["10.0.2.2", "10.0.1.1"]);
+}

@@ -1,0 +1,61 @@
+use super::build::{ping, tcp, udp, Build};
+use super::{answer, rule};
+use crate::model::{AnswerKind, Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
+
+fn rejecting(with: &str) -> Build {
+    let mut lab = Build::line();
+    lab.rules("router", &format!("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.0.1.2 -j REJECT{with}"));
+    lab
+}
+
+#[test]
+fn a_rejects_answer_needs_a_route_back() {
+    let mut lab = rejecting("");
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
+    assert_eq!(answer(&journey).kind, AnswerKind::Icmp(3, 3));
+    assert!(answer(&journey).came_back);
+    lab.route("router", "blackhole 10.0.1.2/32");
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
+    assert_eq!(rule(&journey), ("filter", "FORWARD", Some(1)));
+}
+
+#[test]
+fn its_own_hosts_output_can_drop_the_answer_which_is_related() {
+    let mut lab = rejecting("");
+    lab.rules("router", "*mangle\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -m conntrack --ctstate RELATED -j DROP");
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
+}
+
+#[test]
+fn reject_never_answers_an_icmp_error() {
+    let lab = rejecting("");
+    let quoted = udp(("10.0.2.2", 1), ("10.0.1.2", 2));
+    let error = Packet {
+        transport: Transport::Icmp { kind: 3, code: 3, id: PortValue::Is(0) },
+        payload: Payload::Quoted(Box::new(quoted)),
+        ..ping("10.0.1.2", "10.0.2.2")
+    };
+    let journey = lab.send(&[("client", error)]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
+}
+
+#[test]
+fn a_reset_comes_from_the_address_that_was_asked() {
+    let lab = rejecting(" -p tcp --reject-with tcp-reset");
+    let journey = lab.send(&[("client", tcp(("10.0.1.2", 4000), ("10.0.2.2", 80), TcpFlags::SYN))]);
+    assert_eq!(answer(&journey).kind, AnswerKind::TcpReset);
+    assert_eq!(answer(&journey).from_addr.to_string(), "10.0.2.2");
+    let journey = lab.send(&[("client", tcp(("10.0.1.2", 4000), ("10.0.2.2", 80), TcpFlags::RST))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
+}
+
+#[test]
+fn rejected_in_output_the_host_tells_itself() {
+    let mut lab = Build::line();
+    lab.rules("client", "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p udp -j REJECT");
+    let journey = lab.send(&[("client", udp(("0.0.0.0", 1), ("10.0.2.2", 53)))]);
+    assert!(answer(&journey).came_back);
+    assert_eq!(answer(&journey).hops[0].at.iface, "lo");
+}
