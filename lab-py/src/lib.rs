@@ -1,1 +1,356 @@
-//! Python bindings of lab-core.
+//! Python bindings of lab-core: arguments in, answers out, errors as
+//! exceptions. Every decision is lab-core's.
+
+mod error;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use lab_core::addr::Family;
+use lab_core::formats::probes;
+use lab_core::query::ends::{self, End};
+use lab_core::query::trace::Question;
+use lab_core::query::{self, observed, predict, show, trace};
+use lab_core::{render, snapshot};
+use pyo3::prelude::*;
+use pyo3::types::{IntoPyDict, PyList};
+
+use error::Failure;
+
+/// An end of a question as Python gives it.
+#[derive(FromPyObject)]
+enum Side {
+    #[pyo3(annotation = "str")]
+    Text(String),
+    #[pyo3(annotation = "IPv4Address | IPv6Address")]
+    Address(IpAddr),
+}
+
+impl Side {
+    fn end(&self, lab: &lab_core::Lab) -> Result<End, query::Error> {
+        match self {
+            Side::Text(text) => ends::parse(lab, text),
+            Side::Address(address) => Ok(End::Address(*address)),
+        }
+    }
+}
+
+/// An IP protocol as Python gives it.
+#[derive(FromPyObject)]
+enum Protocol {
+    #[pyo3(annotation = "int")]
+    Number(i64),
+    #[pyo3(annotation = "str")]
+    Name(String),
+}
+
+impl Protocol {
+    fn name(self) -> String {
+        match self {
+            Protocol::Number(number) => number.to_string(),
+            Protocol::Name(name) => name,
+        }
+    }
+}
+
+/// Probes as Python gives them.
+#[derive(FromPyObject)]
+enum Probes<'py> {
+    #[pyo3(annotation = "str")]
+    Text(String),
+    #[pyo3(annotation = "list")]
+    List(Bound<'py, PyList>),
+}
+
+fn family(name: &str) -> Result<Family, query::Error> {
+    match name {
+        "ipv4" => Ok(Family::Ipv4),
+        "ipv6" => Ok(Family::Ipv6),
+        other => Err(query::Error::Unfit(format!("family is `{other}`, not ipv4 or ipv6"))),
+    }
+}
+
+/// An answer as Python's own values: what `json.loads` makes of its JSON, so
+/// that it is to the letter what the command prints.
+fn loads<'py>(py: Python<'py>, json: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import("json")?.call_method1("loads", (json,))
+}
+
+fn plain<'py>(py: Python<'py>, answer: &(impl serde::Serialize + Sync)) -> PyResult<Bound<'py, PyAny>> {
+    let json = py.detach(|| serde_json::to_string(answer)).map_err(Failure::from)?;
+    loads(py, &json)
+}
+
+/// A Linux network, read from a snapshot folder. It never changes, and
+/// threads may share it.
+///
+/// Make one with `Lab.open`.
+#[pyclass(frozen, module = "lab_py")]
+struct Lab {
+    lab: lab_core::Lab,
+    /// Where it was read from: probes and observations lie beside it.
+    folder: PathBuf,
+}
+
+#[pymethods]
+impl Lab {
+    /// Reads the lab in a snapshot folder.
+    ///
+    /// Args:
+    ///     path (str | os.PathLike[str]): the folder, with its `lab.toml`.
+    ///
+    /// Raises:
+    ///     SnapshotError: the folder or a file cannot be read, leads out of
+    ///         the folder, is too large, or does not follow its format; with
+    ///         `file`, and `line` where there is one.
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let lab = py.detach(|| lab_core::Lab::open(&path)).map_err(Failure::from)?;
+        Ok(Lab { lab, folder: path })
+    }
+
+    /// The lab's name (str).
+    #[getter]
+    fn name(&self) -> &str {
+        &self.lab.name
+    }
+
+    /// A sentence about the lab (str | None).
+    #[getter]
+    fn description(&self) -> Option<&str> {
+        self.lab.description.as_deref()
+    }
+
+    /// The names of the hosts, sorted (list[str]).
+    #[getter]
+    fn hosts(&self) -> Vec<&str> {
+        self.lab.hosts.keys().map(String::as_str).collect()
+    }
+
+    /// Follows one packet from one end to another, and its reply back.
+    ///
+    /// An end is the name of a host, `HOST:IFACE`, or an address as text or
+    /// as an object of `ipaddress`.
+    ///
+    /// Args:
+    ///     from_ (str | IPv4Address | IPv6Address): who sends.
+    ///     to (str | IPv4Address | IPv6Address): where to.
+    ///     proto (str | int | None): icmp, tcp, udp, sctp, …, or the number
+    ///         of an IP protocol, 0 to 255. None: tcp if `dport` is given,
+    ///         else icmp, an echo request.
+    ///     dport (int | None): destination port, 0 to 65535; tcp, udp and
+    ///         sctp need it.
+    ///     sport (int | None): source port, 0 to 65535. None: any that the
+    ///         sender's kernel may pick.
+    ///     mark (int): firewall mark of the sending socket, 32 bits.
+    ///     family ("ipv4" | "ipv6" | None): which addresses to use where an
+    ///         end has both. None: IPv4 if there is one.
+    ///     full (bool): whether `str()` of the answer shows every chain, rule
+    ///         and route, not just what decides.
+    ///
+    /// Returns:
+    ///     Trace: every way that the packet can go.
+    ///
+    /// Raises:
+    ///     QuestionError: an end is not there or has no address, the ends are
+    ///         of two families, the protocol or family is unknown, or a port
+    ///         is missing.
+    ///     OverflowError: a port or the mark is out of range.
+    #[pyo3(signature = (from_, to, *, proto=None, dport=None, sport=None, mark=0, family=None, full=false))]
+    #[allow(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn trace(
+        &self,
+        py: Python<'_>,
+        from_: Side,
+        to: Side,
+        proto: Option<Protocol>,
+        dport: Option<u16>,
+        sport: Option<u16>,
+        mark: u32,
+        family: Option<&str>,
+        full: bool,
+    ) -> PyResult<Trace> {
+        let proto = proto.map(Protocol::name);
+        let answer = py.detach(|| -> Result<_, Failure> {
+            let (from, to) = (from_.end(&self.lab)?, to.end(&self.lab)?);
+            let protocol = Question::protocol(proto.as_deref(), dport)?;
+            let family = family.map(self::family).transpose()?;
+            let question = Question { protocol, sport, dport, mark, family };
+            Ok(trace::trace(&self.lab, &from, &to, &question)?)
+        })?;
+        Ok(Trace { answer, full })
+    }
+
+    /// Says what happens to each of a list of packets.
+    ///
+    /// Args:
+    ///     probes (list[dict[str, Any]] | str | None): the packets in the
+    ///         form of `probes.json`, as values or as JSON text; addresses
+    ///         may be objects of `ipaddress`. None: the `probes.json` of the
+    ///         snapshot folder, read now.
+    ///
+    /// Returns:
+    ///     dict[str, Any]: the document of `lab predict`, one entry a probe
+    ///         under `probes`.
+    ///
+    /// Raises:
+    ///     SnapshotError: the snapshot's `probes.json` is missing or damaged.
+    ///     QuestionError: the probes given do not follow their form, or start
+    ///         at a host or interface that is not there.
+    #[pyo3(signature = (probes=None))]
+    fn predict<'py>(&self, py: Python<'py>, probes: Option<Probes<'py>>) -> PyResult<Bound<'py, PyAny>> {
+        let given = match probes {
+            None => None,
+            Some(Probes::Text(text)) => Some((text, true)),
+            Some(Probes::List(list)) => {
+                // What JSON does not know, addresses above all, as its text.
+                let options = [("default", py.get_type::<pyo3::types::PyString>())].into_py_dict(py)?;
+                let text = py.import("json")?.call_method("dumps", (list,), Some(&options))?;
+                Some((text.extract()?, false))
+            }
+        };
+        let document = py.detach(|| -> Result<_, Failure> {
+            let probes = match given {
+                None => snapshot::read_probes(&self.folder)?,
+                Some((text, written)) => {
+                    probes::parse("<probes>", &text).map_err(|e| Failure::Probes(e, written))?
+                }
+            };
+            predict::check(&self.lab, &probes)?;
+            let predictions = predict::predict(&self.lab, &probes);
+            let document = render::predictions::document(&self.lab.name, &predictions);
+            Ok(serde_json::to_string(&document)?)
+        })?;
+        loads(py, &document)
+    }
+
+    /// Compares predictions with the `observed.json` of the snapshot folder.
+    ///
+    /// Returns:
+    ///     list[dict[str, Any]]: one entry an observed probe, with `id`,
+    ///         `question`, `certain`, and `disagreements`, a list of `field`,
+    ///         `observed` and `predicted`; it is empty where both agree.
+    ///
+    /// Raises:
+    ///     SnapshotError: the snapshot's `observed.json` is missing or
+    ///         damaged.
+    ///     QuestionError: it names a host that is not there.
+    fn check_observed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let compared = py.detach(|| -> Result<_, Failure> {
+            Ok(observed::check(&self.lab, &snapshot::read_observed(&self.folder)?)?)
+        })?;
+        plain(py, &compared)
+    }
+
+    /// Sums up what was understood of the lab, and what was not.
+    ///
+    /// Args:
+    ///     host (str | None): only this host.
+    ///
+    /// Raises:
+    ///     QuestionError: no host has that name.
+    #[pyo3(signature = (host=None))]
+    fn show(&self, py: Python<'_>, host: Option<&str>) -> PyResult<Summary> {
+        let summary = py.detach(|| show::show(&self.lab, host)).map_err(Failure::from)?;
+        Ok(Summary { summary })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Lab {:?}: {} hosts>", self.lab.name, self.lab.hosts.len())
+    }
+}
+
+/// The answer of `Lab.trace`: every way that a packet can go, and its reply.
+///
+/// `str()` of it is its text.
+#[pyclass(frozen, module = "lab_py")]
+struct Trace {
+    answer: trace::Trace,
+    full: bool,
+}
+
+#[pymethods]
+impl Trace {
+    /// Whether all ways end alike and nothing unmodelled decides (bool).
+    #[getter]
+    fn certain(&self) -> bool {
+        self.answer.certain
+    }
+
+    /// Whether the packet certainly arrives and its reply certainly comes
+    /// back (bool).
+    #[getter]
+    fn holds(&self) -> bool {
+        self.answer.holds()
+    }
+
+    /// The answer as data (dict[str, Any]): what `lab --json trace` prints.
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(py, &self.answer)
+    }
+
+    /// The answer as text (str): what `lab trace` prints.
+    ///
+    /// Args:
+    ///     full (bool | None): show every chain, rule and route, not just
+    ///         what decides. None: as `Lab.trace` was asked.
+    #[pyo3(signature = (full=None))]
+    fn text(&self, full: Option<bool>) -> String {
+        render::trace(&self.answer, full.unwrap_or(self.full))
+    }
+
+    fn __str__(&self) -> String {
+        self.text(None)
+    }
+
+    fn __repr__(&self) -> String {
+        let word = |yes| if yes { "True" } else { "False" };
+        let (from, to) = (&self.answer.from, self.answer.to);
+        let (certain, holds) = (word(self.answer.certain), word(self.answer.holds()));
+        format!("<Trace {from:?} -> {to}: certain={certain}, holds={holds}>")
+    }
+}
+
+/// The answer of `Lab.show`: a lab in short.
+///
+/// `str()` of it is its text.
+#[pyclass(frozen, module = "lab_py")]
+struct Summary {
+    summary: show::Summary,
+}
+
+#[pymethods]
+impl Summary {
+    /// The summary as data (dict[str, Any]): what `lab --json show` prints.
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(py, &self.summary)
+    }
+
+    fn __str__(&self) -> String {
+        render::summary(&self.summary)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Summary {:?}: {} hosts>", self.summary.name, self.summary.hosts.len())
+    }
+}
+
+/// The compiled part of lab_py.
+#[pymodule]
+mod _lab_py {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::error::{LabError, QuestionError, SnapshotError};
+    #[pymodule_export]
+    use super::{Lab, Summary, Trace};
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "the name that Python programs look for")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::error::declare(module.py())
+    }
+}

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::addr::Family;
-use crate::formats::probes::protocol_number;
 use crate::query::trace::Question;
 use crate::query::{ends, observed, predict, show, trace};
 use crate::{render, snapshot, Lab};
@@ -157,11 +156,7 @@ fn run_show(path: &Path, host: Option<&str>, json: bool, out: &mut dyn Write) ->
 fn run_trace(args: &TraceArgs, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
     let lab = Lab::open(&args.snapshot)?;
     let (from, to) = (ends::parse(&lab, &args.from)?, ends::parse(&lab, &args.to)?);
-    let protocol = match (&args.proto, args.dport) {
-        (Some(name), _) => protocol_number(name).ok_or_else(|| format!("unknown protocol `{name}`"))?,
-        (None, Some(_)) => 6,
-        (None, None) => 1,
-    };
+    let protocol = Question::protocol(args.proto.as_deref(), args.dport)?;
     let family = args.ipv6.then_some(Family::Ipv6);
     let question = Question { protocol, sport: args.sport, dport: args.dport, mark: args.mark, family };
     let answer = trace::trace(&lab, &from, &to, &question)?;
@@ -176,12 +171,7 @@ fn run_trace(args: &TraceArgs, json: bool, out: &mut dyn Write) -> Result<u8, Fa
 fn run_predict(path: &Path, out: &mut dyn Write) -> Result<u8, Failure> {
     let lab = Lab::open(path)?;
     let probes = snapshot::read_probes(path)?;
-    for probe in &probes {
-        let host = ends::host(&lab, &probe.at)?;
-        if let crate::model::How::Inject(iface) = &probe.how {
-            ends::parse(&lab, &format!("{}:{iface}", host.name))?;
-        }
-    }
+    predict::check(&lab, &probes)?;
     let predictions = predict::predict(&lab, &probes);
     let document = render::predictions::document(&lab.name, &predictions);
     writeln!(out, "{}", serde_json::to_string(&document)?)?;

@@ -3,9 +3,9 @@
 use crate::engine::explore::all;
 use crate::engine::journey::Journey;
 use crate::engine::stepper::{probe, World};
-use crate::model::{Lab, Outcome, Packet, Place, Probe};
+use crate::model::{How, Lab, Outcome, Packet, Place, Probe};
 
-use super::WAYS;
+use super::{ends, Error, WAYS};
 
 /// The answer to one probe.
 #[derive(Clone, Debug)]
@@ -67,6 +67,20 @@ pub fn distinct(ways: impl IntoIterator<Item = Journey>) -> Vec<Journey> {
         }
     }
     kept
+}
+
+/// Looks whether probes start at hosts and interfaces that the lab has.
+///
+/// # Errors
+/// The first host or interface that is not there.
+pub fn check(lab: &Lab, probes: &[Probe]) -> Result<(), Error> {
+    for probe in probes {
+        let host = ends::host(lab, &probe.at)?;
+        if let How::Inject(iface) = &probe.how {
+            ends::parse(lab, &format!("{}:{iface}", host.name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Answers probes. Probes of one flow are sent one after the other and meet

@@ -10,7 +10,7 @@ use crate::addr::Family;
 use crate::engine::explore::{all, Choices};
 use crate::engine::journey::Journey;
 use crate::engine::stepper::{walk, Entry, Sender, World};
-use crate::formats::probes::transport_header;
+use crate::formats::probes::{protocol_number, transport_header};
 use crate::model::{AnswerKind, Host, Lab, Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
 use crate::semantics::icmp;
 
@@ -34,6 +34,30 @@ impl Default for Question {
     /// A ping.
     fn default() -> Self {
         Question { protocol: 1, sport: None, dport: None, mark: 0, family: None }
+    }
+}
+
+impl Question {
+    /// The protocol that is meant: the one named, or else TCP where there is a
+    /// destination port and ICMP where there is none.
+    ///
+    /// ```
+    /// use lab_core::query::trace::Question;
+    /// assert_eq!(Question::protocol(Some("udp"), Some(53)), Ok(17));
+    /// assert_eq!(Question::protocol(None, Some(22)), Ok(6));
+    /// assert_eq!(Question::protocol(None, None), Ok(1));
+    /// ```
+    ///
+    /// # Errors
+    /// A name that is no protocol's.
+    pub fn protocol(name: Option<&str>, dport: Option<u16>) -> Result<u8, Error> {
+        match (name, dport) {
+            (Some(name), _) => {
+                protocol_number(name).ok_or_else(|| Error::Unfit(format!("unknown protocol `{name}`")))
+            }
+            (None, Some(_)) => Ok(6),
+            (None, None) => Ok(1),
+        }
     }
 }
 
