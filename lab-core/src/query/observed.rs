@@ -10,6 +10,7 @@ use super::trace::{round_trip, Reply, RoundTrip};
 use super::{Error, WAYS};
 use crate::engine::explore::all;
 use crate::engine::journey::Journey;
+use crate::engine::stepper::{Entry, Sender};
 use crate::formats::observed::{Ending, Observed};
 use crate::formats::probes::protocol_number;
 use crate::model::{
@@ -262,7 +263,8 @@ fn check_one(lab: &Lab, probe: &Observed) -> Result<Comparison, Error> {
         Some(error) if probe.seen_src.is_some() => Reply::Error(error.kind, error.code),
         _ => Reply::Service,
     };
-    let explored = all(WAYS, |choices| seen(&round_trip(lab, choices, &host.name, &sent, reply)));
+    let entry = Entry::Send(host.name.clone(), Sender::Socket);
+    let explored = all(WAYS, |choices| seen(&round_trip(lab, choices, &entry, &sent, reply)));
     let mut ways: Vec<Seen> = Vec::new();
     for way in explored.results {
         if !ways.contains(&way) {

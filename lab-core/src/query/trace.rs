@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::ends::{self, End};
 use super::{Error, WAYS};
-use crate::addr::Family;
+use crate::addr::{Family, PortRange};
 use crate::engine::explore::{all, Choices};
 use crate::engine::journey::Journey;
 use crate::engine::stepper::{walk, Entry, Sender, World};
 use crate::formats::probes::{protocol_number, transport_header};
-use crate::model::{AnswerKind, Host, Lab, Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
+use crate::model::{AnswerKind, Host, Lab, Outcome, Packet, Payload, Place, PortValue, TcpFlags, Transport};
 use crate::semantics::icmp;
 
 /// What is sent.
@@ -119,8 +119,19 @@ impl Trace {
 /// Bytes that ping and our other questions carry.
 const PAYLOAD: u32 = 56;
 
-fn packet(question: &Question, src: IpAddr, dst: IpAddr, ttl: u8) -> Result<Packet, Error> {
-    let sport = question.sport.map_or(PortValue::EPHEMERAL, PortValue::Is);
+/// The ports that a host's kernel picks from for a client
+/// (`net.ipv4.ip_local_port_range`).
+pub fn ephemeral(host: &Host) -> PortValue {
+    let setting = host.sysctls.0.get("net.ipv4.ip_local_port_range");
+    let numbers = setting.map(|s| s.split_whitespace().map(str::parse).collect::<Result<Vec<u16>, _>>());
+    match numbers {
+        Some(Ok(ports)) if ports.len() == 2 => PortValue::Fresh(PortRange { low: ports[0], high: ports[1] }),
+        _ => PortValue::EPHEMERAL,
+    }
+}
+
+fn packet(question: &Question, any: PortValue, src: IpAddr, dst: IpAddr, ttl: u8) -> Result<Packet, Error> {
+    let sport = question.sport.map_or(any, PortValue::Is);
     let dport = || {
         question
             .dport
@@ -182,10 +193,17 @@ fn reply_to(host: &Host, seen: &Packet, reply: Reply) -> Packet {
     }
 }
 
-/// Sends a packet from a host, and the reply back, in a quiet network.
-pub fn round_trip(lab: &Lab, choices: &mut Choices, from: &str, sent: &Packet, reply: Reply) -> RoundTrip {
+/// Sends a packet into a quiet network, and the reply back to where it came
+/// from.
+pub fn round_trip(lab: &Lab, choices: &mut Choices, from: &Entry, sent: &Packet, reply: Reply) -> RoundTrip {
     let mut world = World::default();
-    let there = walk(lab, &mut world, choices, &Entry::Send(from.to_owned(), Sender::Socket), sent);
+    let there = walk(lab, &mut world, choices, from, sent);
+    // Home again: received by the sending host, or out where it came in.
+    let home = |outcome: &Outcome| match (from, outcome) {
+        (Entry::Send(host, _), Outcome::Delivered { at, seen }) if at.host == *host => Some(seen.ttl),
+        (Entry::Arrive(place), Outcome::ForwardedOut { at, seen }) if at == place => Some(seen.ttl),
+        _ => None,
+    };
     let mut trip = RoundTrip {
         sent: first_header(&there).unwrap_or_else(|| sent.clone()),
         there,
@@ -201,10 +219,8 @@ pub fn round_trip(lab: &Lab, choices: &mut Choices, from: &str, sent: &Packet, r
                 let answer = reply_to(host, seen, reply);
                 let entry = Entry::Send(at.host.clone(), Sender::Socket);
                 let back = walk(lab, &mut world, choices, &entry, &answer);
-                if let Outcome::Delivered { at, seen } = &back.outcome {
-                    trip.answered = at.host == from;
-                    trip.reply_ttl = (at.host == from).then_some(seen.ttl);
-                }
+                trip.reply_ttl = home(&back.outcome);
+                trip.answered = trip.reply_ttl.is_some();
                 trip.back = Some(back);
             }
         }
@@ -249,21 +265,55 @@ pub fn distinct(trips: Vec<RoundTrip>) -> Vec<RoundTrip> {
     kept
 }
 
-/// The host and, if the end names one, the source address of a sender.
-fn sender<'a>(lab: &'a Lab, from: &End, family: Option<Family>) -> Result<(&'a Host, Option<IpAddr>), Error> {
+/// Who sends: the host where the packet enters, its source address if the end
+/// names one, and how it enters.
+struct From<'a> {
+    host: &'a Host,
+    source: Option<IpAddr>,
+    entry: Entry,
+    name: String,
+}
+
+/// Whatever lies outside sends by the one interface that leads out.
+fn outside(lab: &Lab, source: IpAddr) -> Result<From<'_>, Error> {
+    let mut doors = lab.hosts.values().flat_map(|h| {
+        h.interfaces.iter().filter(move |i| lab.leads_out(&h.name, i)).map(move |i| (h, i.name.as_str()))
+    });
+    match (doors.next(), doors.next()) {
+        (Some((host, iface)), None) => {
+            let place = Place { host: host.name.clone(), iface: iface.to_owned() };
+            let name = format!("{source} by {place}");
+            Ok(From { host, source: Some(source), entry: Entry::Arrive(place), name })
+        }
+        (None, _) => Err(Error::Unfit(format!(
+            "no host of the lab has the address {source}, and no interface leads out of the lab"
+        ))),
+        (Some(_), Some(_)) => Err(Error::Unfit(format!(
+            "no host of the lab has the address {source}, and several interfaces lead out of the lab"
+        ))),
+    }
+}
+
+fn sender<'a>(lab: &'a Lab, from: &End, family: Option<Family>) -> Result<From<'a>, Error> {
+    let own = |host: &'a Host, source| From {
+        host,
+        source,
+        entry: Entry::Send(host.name.clone(), Sender::Socket),
+        name: host.name.clone(),
+    };
     match from {
-        End::Host(name) => Ok((ends::host(lab, name)?, None)),
+        End::Host(name) => Ok(own(ends::host(lab, name)?, None)),
         End::Interface(place) => {
             let host = ends::host(lab, &place.host)?;
             let address = host.interface(&place.iface).and_then(|i| ends::address_of(i, family));
             match address {
-                Some(address) => Ok((host, Some(address))),
+                Some(address) => Ok(own(host, Some(address))),
                 None => Err(Error::Unfit(format!("{place} has no address to send from"))),
             }
         }
         End::Address(address) => match ends::owner(lab, *address) {
-            Some(host) => Ok((host, Some(*address))),
-            None => Err(Error::Unfit(format!("no host of the lab has the address {address} to send from"))),
+            Some(host) => Ok(own(host, Some(*address))),
+            None => outside(lab, *address),
         },
     }
 }
@@ -278,7 +328,7 @@ pub fn trace(lab: &Lab, from: &End, to: &End, question: &Question) -> Result<Tra
         (_, End::Address(a)) | (End::Address(a), _) => Some(Family::of(*a)),
         _ => question.family,
     };
-    let (host, source) = sender(lab, from, wanted)?;
+    let From { host, source, entry, name } = sender(lab, from, wanted)?;
     let target = match to {
         End::Address(address) => *address,
         End::Host(name) => {
@@ -300,15 +350,15 @@ pub fn trace(lab: &Lab, from: &End, to: &End, question: &Question) -> Result<Tra
         Family::Ipv6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
     let ttl = icmp::default_ttl(host, family);
-    let sent = packet(question, source.unwrap_or(unset), target, ttl)?;
-    let explored = all(WAYS, |choices| round_trip(lab, choices, &host.name, &sent, Reply::Service));
+    let sent = packet(question, ephemeral(host), source.unwrap_or(unset), target, ttl)?;
+    let explored = all(WAYS, |choices| round_trip(lab, choices, &entry, &sent, Reply::Service));
     let ways = distinct(explored.results);
     let known = |j: &Journey| j.unknown.is_empty();
     let certain =
         !explored.cut && ways.len() == 1 && ways.iter().all(|w| known(&w.there) && w.back.iter().all(known));
     Ok(Trace {
         schema: "lab.trace/1".into(),
-        from: host.name.clone(),
+        from: name,
         to: target,
         to_host: ends::owner(lab, target).map(|h| h.name.clone()),
         certain,

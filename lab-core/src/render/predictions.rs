@@ -157,6 +157,8 @@ fn prediction(p: &Prediction) -> Value {
     }
     v.insert("certain".into(), certain.into());
     if !certain {
+        // Nothing but the list is claimed.
+        v.insert("outcome".into(), Value::Null);
         let open = p.cut || p.ways.iter().any(|w| !w.unknown.is_empty());
         let mut possible: Vec<Value> =
             p.ways.iter().filter(|w| w.unknown.is_empty()).map(|w| Value::Object(outcome(w, true))).collect();

@@ -11,7 +11,9 @@ use std::net::IpAddr;
 use super::input::{self, Input};
 use super::source;
 use crate::addr::{Family, Mac};
-use crate::model::{Host, Interface, InterfaceKind, Lab, NeighbourState, Packet, Payload, Scope, Transport};
+use crate::model::{
+    Host, Interface, InterfaceKind, Lab, NeighbourState, Packet, Part, Payload, Scope, Transport,
+};
 
 /// A device that frames of a segment reach, of a host that would take them.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,9 @@ fn send<'a>(
             }
             for end in lab.peers(&host.name, &device.name) {
                 let Some(peer) = lab.hosts.get(&end.host) else { continue };
+                if peer.unknown.contains(&Part::Links) || peer.unknown.contains(&Part::Addresses) {
+                    into.unmodelled = Some(format!("{}, of which the snapshot tells too little", peer.name));
+                }
                 if let Some(interface) = peer.interface(&end.interface) {
                     arrive(lab, peer, interface, into, seen);
                 }

@@ -21,8 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::explore::Choices;
 use super::journey::{Event, Journey};
+use crate::addr::Family;
 use crate::model::{
-    Decision, Frame, Hop, HopDirection, Host, How, Interface, Lab, Outcome, Packet, Place, Probe, Stage,
+    Decision, Frame, Hop, HopDirection, Host, How, Interface, Lab, Outcome, Packet, Part, Place, Probe, Stage,
 };
 use crate::semantics::conntrack::Connections;
 
@@ -194,6 +195,23 @@ impl<'a, 'w> Walk<'a, 'w> {
             self.unknown.push(format!("{host}: {what}"));
         }
         Step::Done(Outcome::Dropped { by: Decision::Stage { host: host.to_owned(), stage } })
+    }
+
+    /// Notes what of a host the snapshot leaves out and a packet of this
+    /// family would need: the answer then claims nothing.
+    fn note_untold(&mut self, host: &Host, family: Family) {
+        let routes = match family {
+            Family::Ipv4 => Part::Routes4,
+            Family::Ipv6 => Part::Routes6,
+        };
+        for part in [Part::Links, Part::Addresses, routes] {
+            if host.unknown.contains(&part) {
+                let what = format!("{}: the {part} are not in the snapshot", host.name);
+                if !self.unknown.contains(&what) {
+                    self.unknown.push(what);
+                }
+            }
+        }
     }
 
     fn assume(&mut self, what: String) {

@@ -75,6 +75,7 @@ impl<'a> Walk<'a, '_> {
             return self.dropped(&host.name, Stage::Martian);
         }
         skb.device = Some(device.name.clone());
+        self.note_untold(host, skb.packet.family());
         let sabotaged = skb.bridged.as_ref().is_some_and(|b| b.prerouted);
         if !sabotaged {
             let ends = Ends { input: Some(&device.name), ..Ends::default() };

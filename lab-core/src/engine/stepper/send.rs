@@ -108,6 +108,7 @@ impl<'a> Walk<'a, '_> {
 
     /// A process of the host sends a packet.
     pub(super) fn originate(&mut self, host: &'a Host, packet: Packet, sender: Sender) -> Step<'a> {
+        self.note_untold(host, packet.family());
         let socket = sender == Sender::Socket;
         let flow = Flow {
             dst: packet.dst,
@@ -259,8 +260,13 @@ impl<'a> Walk<'a, '_> {
             peers.into_iter().find(|(peer, end)| leads_to(lab, peer, end, frame.dst))
         };
         let Some((peer, end)) = found else {
-            let mut there = lab.peers(&host.name, &device.name).filter_map(|e| lab.hosts.get(&e.host));
-            let stage = there.find_map(|h| hidden(lab, h)).map_or(Stage::NotMyMac, Stage::Unmodelled);
+            let there: Vec<&Host> =
+                lab.peers(&host.name, &device.name).filter_map(|e| lab.hosts.get(&e.host)).collect();
+            if let Some(host) = there.iter().find(|h| h.unknown.contains(&crate::model::Part::Links)) {
+                let what = "the links are not in the snapshot".to_owned();
+                return self.dropped(&host.name, Stage::Unmodelled(what));
+            }
+            let stage = there.iter().find_map(|h| hidden(lab, h)).map_or(Stage::NotMyMac, Stage::Unmodelled);
             return self.dropped(&host.name, stage);
         };
         let mut next = skb.scrubbed();
