@@ -7,9 +7,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::iptables::{
-    address, address_range, dashed_ports, icmp_name, icmp_type, protocol, protocol_name, words, Word,
-};
+use super::iptables::{address, address_range, dashed_ports, icmp_name, icmp_type, words, Word};
+use super::names::{protocol, protocol_name};
 use super::{Error, ErrorKind};
 use crate::addr::{Family, PortRange};
 use crate::model::{Ipset, IpsetElement, IpsetField, IpsetItem, Origin};

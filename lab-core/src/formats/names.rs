@@ -20,15 +20,13 @@ pub(super) fn look(table: &[(&str, u32)], word: &str) -> Option<u32> {
     table.iter().find(|(name, _)| *name == word).map(|(_, number)| *number)
 }
 
-/// As `/etc/protocols` has them.
-const PROTOCOLS: [(&str, u32); 37] = [
-    ("ip", 0),
-    ("hopopt", 0),
+/// `/etc/protocols`; the first name of a number is the one printed.
+const PROTOCOLS: [(&str, u8); 53] = [
     ("icmp", 1),
     ("igmp", 2),
     ("ggp", 3),
     ("ipencap", 4),
-    ("ipv4", 4),
+    ("ipip", 94),
     ("st", 5),
     ("tcp", 6),
     ("egp", 8),
@@ -36,8 +34,13 @@ const PROTOCOLS: [(&str, u32); 37] = [
     ("pup", 12),
     ("udp", 17),
     ("hmp", 20),
+    ("xns-idp", 22),
     ("rdp", 27),
+    ("iso-tp4", 29),
     ("dccp", 33),
+    ("xtp", 36),
+    ("ddp", 37),
+    ("idpr-cmtp", 38),
     ("ipv6", 41),
     ("ipv6-route", 43),
     ("ipv6-frag", 44),
@@ -48,18 +51,35 @@ const PROTOCOLS: [(&str, u32); 37] = [
     ("ah", 51),
     ("skip", 57),
     ("ipv6-icmp", 58),
-    ("icmpv6", 58),
     ("ipv6-nonxt", 59),
     ("ipv6-opts", 60),
     ("eigrp", 88),
     ("ospf", 89),
-    ("ipip", 94),
     ("pim", 103),
     ("vrrp", 112),
     ("l2tp", 115),
     ("sctp", 132),
+    ("mobility-header", 135),
     ("udplite", 136),
+    ("rspf", 73),
+    ("vmtp", 81),
+    ("ax.25", 93),
+    ("etherip", 97),
+    ("encap", 98),
+    ("ipcomp", 108),
+    ("isis", 124),
+    ("fc", 133),
+    ("mpls-in-ip", 137),
+    ("manet", 138),
+    ("hip", 139),
+    ("shim6", 140),
+    ("wesp", 141),
+    ("rohc", 142),
 ];
+
+/// Names that iptables or `/etc/protocols` take beside those above.
+const PROTOCOL_ALIASES: [(&str, u8); 7] =
+    [("icmpv6", 58), ("icmp6", 58), ("ipv6-mh", 135), ("mh", 135), ("ipv4", 4), ("ip", 0), ("hopopt", 0)];
 
 /// An IP protocol, by name or number. `ip rule` writes `ipproto-N` for those
 /// it has no name for.
@@ -68,8 +88,61 @@ pub(super) fn protocol(word: &str) -> Option<u8> {
     let digits = word.strip_prefix("ipproto-").unwrap_or(&word);
     match number(digits) {
         Some(number) => u8::try_from(number).ok(),
-        None => look(&PROTOCOLS, &word).and_then(|n| u8::try_from(n).ok()),
+        None => PROTOCOLS.iter().chain(&PROTOCOL_ALIASES).find(|(name, _)| *name == word).map(|(_, n)| *n),
     }
+}
+
+/// A protocol as the tools print it.
+pub(super) fn protocol_name(number: u8) -> String {
+    let name = PROTOCOLS.iter().find(|(_, n)| *n == number).map(|(name, _)| *name);
+    name.map_or_else(|| number.to_string(), str::to_owned)
+}
+
+/// The part of `/etc/services` that people write.
+const SERVICES: [(&str, u32); 38] = [
+    ("ftp-data", 20),
+    ("ftp", 21),
+    ("ssh", 22),
+    ("telnet", 23),
+    ("smtp", 25),
+    ("domain", 53),
+    ("bootps", 67),
+    ("bootpc", 68),
+    ("tftp", 69),
+    ("http", 80),
+    ("www", 80),
+    ("kerberos", 88),
+    ("pop3", 110),
+    ("sunrpc", 111),
+    ("auth", 113),
+    ("ntp", 123),
+    ("netbios-ns", 137),
+    ("netbios-dgm", 138),
+    ("netbios-ssn", 139),
+    ("imap2", 143),
+    ("snmp", 161),
+    ("snmp-trap", 162),
+    ("bgp", 179),
+    ("ldap", 389),
+    ("https", 443),
+    ("microsoft-ds", 445),
+    ("isakmp", 500),
+    ("syslog", 514),
+    ("submission", 587),
+    ("ldaps", 636),
+    ("imaps", 993),
+    ("pop3s", 995),
+    ("openvpn", 1194),
+    ("radius", 1812),
+    ("nfs", 2049),
+    ("mysql", 3306),
+    ("ipsec-nat-t", 4500),
+    ("postgresql", 5432),
+];
+
+/// A port by the name of its service.
+pub(super) fn service(name: &str) -> Option<u16> {
+    look(&SERVICES, name).and_then(|port| u16::try_from(port).ok())
 }
 
 /// A differentiated services code point, by name.

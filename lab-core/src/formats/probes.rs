@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::{json, wire, Error};
+use super::{json, names, wire, Error};
 use crate::model::{How, Packet, Payload, PortValue, Probe, TcpFlags, Transport};
 
 #[derive(Deserialize)]
@@ -66,22 +66,11 @@ const PAYLOAD: u32 = 12;
 /// assert_eq!(protocol_number("89"), Some(89));
 /// ```
 pub fn protocol_number(name: &str) -> Option<u8> {
-    Some(match name {
-        "icmp" => 1,
-        "igmp" => 2,
-        "ipip" => 4,
-        "tcp" => 6,
-        "udp" => 17,
-        "dccp" => 33,
-        "gre" => 47,
-        "esp" => 50,
-        "ah" => 51,
-        "icmpv6" => 58,
-        "ospf" => 89,
-        "sctp" => 132,
-        "udplite" => 136,
-        number => number.parse().ok()?,
-    })
+    match name {
+        // What people call IP in IP is `ipencap` to /etc/protocols.
+        "ipip" => Some(4),
+        other => names::protocol(other),
+    }
 }
 
 /// Reads probes.

@@ -164,3 +164,38 @@ pub struct PolicyRule {
     /// What the line holds that is not modelled, as read; empty where all is.
     pub unmodelled: String,
 }
+
+impl PolicyRule {
+    /// A rule for every packet of a family.
+    pub fn new(family: Family, priority: u32, action: PolicyAction) -> Self {
+        PolicyRule {
+            family,
+            priority,
+            invert: false,
+            source: None,
+            destination: None,
+            iif: None,
+            oif: None,
+            fwmark: None,
+            tos: 0,
+            protocol: None,
+            sport: None,
+            dport: None,
+            uid_range: None,
+            suppress_prefix_len: None,
+            action,
+            origin: Origin::default(),
+            unmodelled: String::new(),
+        }
+    }
+
+    /// The rules a kernel starts with: local, main and, for IPv4, default.
+    pub fn initial(family: Family) -> Vec<Self> {
+        let rule = |priority, table| PolicyRule::new(family, priority, PolicyAction::Lookup(table));
+        let mut rules = vec![rule(0, RouteTable::LOCAL), rule(32766, RouteTable::MAIN)];
+        if family == Family::Ipv4 {
+            rules.push(rule(32767, RouteTable::DEFAULT));
+        }
+        rules
+    }
+}

@@ -89,35 +89,11 @@ fn unspecified(family: Family) -> IpAddr {
     }
 }
 
-/// The rules a kernel starts with, for hosts whose snapshot has none.
-fn default_rules(family: Family) -> Vec<PolicyRule> {
-    let rule = |priority, table| PolicyRule {
-        family,
-        priority,
-        invert: false,
-        source: None,
-        destination: None,
-        iif: None,
-        oif: None,
-        fwmark: None,
-        tos: 0,
-        protocol: None,
-        sport: None,
-        dport: None,
-        uid_range: None,
-        suppress_prefix_len: None,
-        action: PolicyAction::Lookup(table),
-        origin: Default::default(),
-        unmodelled: String::new(),
-    };
-    vec![rule(0, RouteTable::LOCAL), rule(32766, RouteTable::MAIN), rule(32767, RouteTable::DEFAULT)]
-}
-
 /// Looks a destination up as the kernel does, rule by rule.
 pub fn lookup<'a>(host: &'a Host, flow: &Flow) -> Lookup<'a> {
     let family = Family::of(flow.dst);
     let own: Vec<&PolicyRule> = host.rules.iter().filter(|r| r.family == family).collect();
-    let fallback = if own.is_empty() { default_rules(family) } else { Vec::new() };
+    let fallback = if own.is_empty() { PolicyRule::initial(family) } else { Vec::new() };
     let rules: Vec<&PolicyRule> = if own.is_empty() { fallback.iter().collect() } else { own };
     let mut at_least = 0;
     for rule in rules {

@@ -17,6 +17,15 @@ use crate::semantics::nat::{End, Mapping};
 use crate::semantics::nftexpr::{self, Value};
 use crate::semantics::{source, Context, Tri};
 
+/// Where rules are run: a table at a hook of a host.
+#[derive(Clone, Copy)]
+struct Site<'a, 's> {
+    host: &'a Host,
+    hook: Hook,
+    ends: Ends<'s>,
+    table: &'a Table,
+}
+
 /// How a base chain ended.
 #[derive(Clone, Debug)]
 pub(super) enum ChainEnd {
@@ -54,7 +63,7 @@ impl<'a> Walk<'a, '_> {
         base: &'a Chain,
     ) -> ChainEnd {
         let mut steps = Vec::new();
-        let end = self.rules(host, hook, ends, skb, table, base, &mut steps);
+        let end = self.rules(Site { host, hook, ends, table }, skb, base, &mut steps);
         self.events.push(Event::Chain(ChainRun {
             host: host.name.clone(),
             hook,
@@ -69,32 +78,15 @@ impl<'a> Walk<'a, '_> {
         end
     }
 
-    #[allow(clippy::too_many_arguments)] // one base chain at one hook: each is another noun
     fn rules(
         &mut self,
-        host: &'a Host,
-        hook: Hook,
-        ends: Ends,
+        at: Site<'a, '_>,
         skb: &mut Skb,
-        table: &'a Table,
         base: &'a Chain,
         steps: &mut Vec<RuleStep>,
     ) -> ChainEnd {
-        let reference = |chain: &Chain, rule: Option<usize>| {
-            let read = rule.and_then(|n| chain.rules.get(n - 1));
-            Box::new(RuleRef {
-                host: host.name.clone(),
-                backend: table.backend,
-                family: table.family,
-                table: table.name.clone(),
-                base: base.name.clone(),
-                chain: chain.name.clone(),
-                rule,
-                text: read.map(|r| r.text.clone()).unwrap_or_default(),
-                owner: read.map_or_else(|| Owner::of_chain(&table.name, &chain.name), |r| r.owner),
-                origin: read.map_or_else(|| chain.origin.clone(), |r| r.origin.clone()),
-            })
-        };
+        let Site { host, table, .. } = at;
+        let named = |chain, rule| Box::new(reference(host, table, base, chain, rule));
         let mut stack: Vec<(&Chain, usize)> = vec![(base, 0)];
         let mut jumps = 0;
         while let Some((chain, next)) = stack.last().copied() {
@@ -110,7 +102,7 @@ impl<'a> Walk<'a, '_> {
                 top.1 += 1;
             }
             let number = next + 1;
-            let ended = self.rule(host, hook, ends, skb, table, rule);
+            let ended = self.rule(at, skb, rule);
             let mut note = |effect: String| {
                 steps.push(RuleStep {
                     chain: chain.name.clone(),
@@ -124,7 +116,7 @@ impl<'a> Walk<'a, '_> {
                 RuleEnd::Continue(effect) => note(effect),
                 RuleEnd::Reject(with) => {
                     note("REJECT".into());
-                    return ChainEnd::Reject(reference(chain, Some(number)), with);
+                    return ChainEnd::Reject(named(chain, Some(number)), with);
                 }
                 RuleEnd::Verdict(verdict) => match verdict {
                     Verdict::Continue => note("continue".into()),
@@ -134,7 +126,7 @@ impl<'a> Walk<'a, '_> {
                     }
                     Verdict::Drop => {
                         note("DROP".into());
-                        return ChainEnd::Drop(reference(chain, Some(number)));
+                        return ChainEnd::Drop(named(chain, Some(number)));
                     }
                     Verdict::Return => {
                         note("RETURN".into());
@@ -164,7 +156,7 @@ impl<'a> Walk<'a, '_> {
         });
         match policy {
             Policy::Accept => ChainEnd::Accept,
-            Policy::Drop => ChainEnd::Drop(reference(base, None)),
+            Policy::Drop => ChainEnd::Drop(named(base, None)),
         }
     }
 
@@ -172,41 +164,18 @@ impl<'a> Walk<'a, '_> {
     pub(super) fn last_rule(&self, host: &Host, table: &Table, base: &Chain) -> Option<RuleRef> {
         let Some(Event::Chain(run)) = self.events.last() else { return None };
         let step = run.steps.last()?;
-        let number = step.rule?;
-        let rule = table.chain(&step.chain)?.rules.get(number - 1)?;
-        Some(RuleRef {
-            host: host.name.clone(),
-            backend: table.backend,
-            family: table.family,
-            table: table.name.clone(),
-            base: base.name.clone(),
-            chain: step.chain.clone(),
-            rule: Some(number),
-            text: rule.text.clone(),
-            owner: rule.owner,
-            origin: rule.origin.clone(),
-        })
+        Some(reference(host, table, base, table.chain(&step.chain)?, Some(step.rule?)))
     }
 
-    fn rule(
-        &mut self,
-        host: &'a Host,
-        hook: Hook,
-        ends: Ends,
-        skb: &mut Skb,
-        table: &'a Table,
-        rule: &'a Rule,
-    ) -> RuleEnd {
+    fn rule(&mut self, at: Site<'a, '_>, skb: &mut Skb, rule: &'a Rule) -> RuleEnd {
         let mut effects = Vec::new();
         for statement in &rule.statements {
             match statement {
-                Statement::Match(condition) => {
-                    match self.condition(host, hook, ends, skb, table, rule, condition) {
-                        true => {}
-                        false => return RuleEnd::NoMatch,
-                    }
-                }
-                Statement::Target(target) => match self.target(host, hook, ends, skb, table, rule, target) {
+                Statement::Match(condition) => match self.condition(at, skb, rule, condition) {
+                    true => {}
+                    false => return RuleEnd::NoMatch,
+                },
+                Statement::Target(target) => match self.target(at, skb, rule, target) {
                     RuleEnd::Continue(effect) => {
                         if !effect.is_empty() {
                             effects.push(effect);
@@ -219,14 +188,8 @@ impl<'a> Walk<'a, '_> {
         RuleEnd::Continue(if effects.is_empty() { "continue".into() } else { effects.join(", ") })
     }
 
-    fn context<'s>(
-        &'s mut self,
-        host: &'s Host,
-        hook: Hook,
-        ends: Ends<'s>,
-        skb: &'s Skb,
-        table: &'s Table,
-    ) -> Context<'s> {
+    fn context<'s>(&'s mut self, at: Site<'s, 's>, skb: &'s Skb) -> Context<'s> {
+        let Site { host, hook, ends, table } = at;
         let bridged = skb.bridged.as_ref();
         Context {
             host,
@@ -245,18 +208,9 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one condition of one rule at one hook
-    fn condition(
-        &mut self,
-        host: &'a Host,
-        hook: Hook,
-        ends: Ends,
-        skb: &Skb,
-        table: &'a Table,
-        rule: &Rule,
-        condition: &Match,
-    ) -> bool {
-        let truth = holds(condition, &self.context(host, hook, ends, skb, table));
+    fn condition(&mut self, at: Site<'a, '_>, skb: &Skb, rule: &Rule, condition: &Match) -> bool {
+        let Site { host, table, .. } = at;
+        let truth = holds(condition, &self.context(at, skb));
         if truth == Tri::Yes && matches!(condition, Match::Limit { .. } | Match::Hashlimit { .. }) {
             self.assume(format!("{} `{}`: within its rate, a lone packet", host.name, rule.text));
         }
@@ -271,23 +225,14 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one target of one rule at one hook
-    fn target(
-        &mut self,
-        host: &'a Host,
-        hook: Hook,
-        ends: Ends,
-        skb: &mut Skb,
-        table: &'a Table,
-        rule: &Rule,
-        target: &Target,
-    ) -> RuleEnd {
+    fn target(&mut self, at: Site<'a, '_>, skb: &mut Skb, rule: &Rule, target: &Target) -> RuleEnd {
+        let Site { host, hook, table, .. } = at;
         let next = |effect: String| RuleEnd::Continue(effect);
         match target {
             Target::Verdict(verdict) => RuleEnd::Verdict(verdict.clone()),
             Target::VerdictMap { key, elements, name } => {
                 let found = {
-                    let at = self.context(host, hook, ends, skb, table);
+                    let at = self.context(at, skb);
                     nftexpr::verdict(key, elements, name.as_deref(), &at)
                 };
                 match found {
@@ -298,7 +243,7 @@ impl<'a> Walk<'a, '_> {
             }
             Target::Reject(with) if table.xtables || implied(*with, skb) => RuleEnd::Reject(*with),
             Target::Reject(_) => RuleEnd::NoMatch,
-            Target::Nat { kind, range } => self.nat_target(host, hook, ends, skb, table, *kind, range),
+            Target::Nat { kind, range } => self.nat_target(at, skb, *kind, range),
             Target::Netmap(net) => {
                 let end = if matches!(hook, Hook::Prerouting | Hook::Output) {
                     End::Destination
@@ -362,7 +307,7 @@ impl<'a> Walk<'a, '_> {
                 next(format!("tos {:#04x}", skb.packet.tos))
             }
             Target::Mangle(field, expression) => {
-                let value = nftexpr::value(expression, &self.context(host, hook, ends, skb, table));
+                let value = nftexpr::value(expression, &self.context(at, skb));
                 self.mangle(host, skb, rule, *field, value)
             }
             Target::Limit { over } => {
@@ -443,17 +388,8 @@ impl<'a> Walk<'a, '_> {
         RuleEnd::Continue(format!("set {field:?} {number:#x}"))
     }
 
-    #[allow(clippy::too_many_arguments)] // one NAT target of one rule at one hook
-    fn nat_target(
-        &mut self,
-        host: &'a Host,
-        hook: Hook,
-        ends: Ends,
-        skb: &mut Skb,
-        table: &'a Table,
-        kind: NatKind,
-        range: &NatRange,
-    ) -> RuleEnd {
+    fn nat_target(&mut self, at: Site<'a, '_>, skb: &mut Skb, kind: NatKind, range: &NatRange) -> RuleEnd {
+        let Site { host, hook, ends, .. } = at;
         let v4 = skb.packet.family() == Family::Ipv4;
         let end = match kind {
             NatKind::Snat | NatKind::Masquerade => End::Source,
@@ -491,7 +427,7 @@ impl<'a> Walk<'a, '_> {
                 None => None,
                 Some(NatAddress::Range(low, high)) => Some(self.nat_address(host, *low, *high)),
                 Some(NatAddress::Computed(expression)) => {
-                    let value = nftexpr::value(expression, &self.context(host, hook, ends, skb, table));
+                    let value = nftexpr::value(expression, &self.context(at, skb));
                     match value {
                         Value::Number(n) if v4 => Some(IpAddr::V4(Ipv4Addr::from_bits(n as u32))),
                         Value::Number(n) => Some(IpAddr::V6(Ipv6Addr::from_bits(n))),
@@ -538,6 +474,23 @@ impl<'a> Walk<'a, '_> {
             IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() + offset as u32)),
             IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() + offset)),
         }
+    }
+}
+
+/// A rule, or the policy, of a chain that a base chain ran.
+fn reference(host: &Host, table: &Table, base: &Chain, chain: &Chain, rule: Option<usize>) -> RuleRef {
+    let read = rule.and_then(|number| chain.rules.get(number - 1));
+    RuleRef {
+        host: host.name.clone(),
+        backend: table.backend,
+        family: table.family,
+        table: table.name.clone(),
+        base: base.name.clone(),
+        chain: chain.name.clone(),
+        rule,
+        text: read.map(|r| r.text.clone()).unwrap_or_default(),
+        owner: read.map_or_else(|| Owner::of_chain(&table.name, &chain.name), |r| r.owner),
+        origin: read.map_or_else(|| chain.origin.clone(), |r| r.origin.clone()),
     }
 }
 

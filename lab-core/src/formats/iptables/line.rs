@@ -328,7 +328,7 @@ impl<'a> Reader<'a> {
                 once(&mut self.line.output, Not { invert, value: values::interface(&value)? }, name)
             }
             BuiltIn::Protocol => {
-                let number = names::protocol(&value).ok_or_else(|| values::bad(&value, "a protocol"))?;
+                let number = values::protocol(&value)?;
                 if number == 0 && invert {
                     return Err(ErrorKind::Value("the rule would match no protocol".into()));
                 }

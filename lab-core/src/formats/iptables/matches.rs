@@ -263,7 +263,7 @@ fn statuses(text: &str) -> Read<BTreeSet<ConntrackStatus>> {
 
 fn conntrack(o: &Options<'_>) -> Read<ConntrackMatch> {
     let masked = |v: &str| values::masked(v, o.family);
-    let protocol = |v: &str| names::protocol(v).ok_or_else(|| values::bad(v, "a protocol"));
+    let protocol = |v: &str| values::protocol(v);
     let seconds = |v: &str| -> Read<(u32, u32)> {
         let read = |v: &str| values::uint(v, "a number of seconds");
         match v.split_once(':') {

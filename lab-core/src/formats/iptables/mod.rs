@@ -20,7 +20,7 @@ mod proptests;
 mod tests;
 
 pub(super) use lexer::{words, Word};
-pub(super) use names::{icmp_name, icmp_type, protocol, protocol_name};
+pub(super) use names::{icmp_name, icmp_type};
 pub use print::print;
 pub(super) use values::{address, address_range, dashed_ports};
 

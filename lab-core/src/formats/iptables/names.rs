@@ -1,84 +1,5 @@
 use crate::addr::Family;
 
-/// `/etc/protocols`; the first name of a number is the one printed.
-const PROTOCOLS: [(&str, u8); 53] = [
-    ("icmp", 1),
-    ("igmp", 2),
-    ("ggp", 3),
-    ("ipencap", 4),
-    ("ipip", 94),
-    ("st", 5),
-    ("tcp", 6),
-    ("egp", 8),
-    ("igp", 9),
-    ("pup", 12),
-    ("udp", 17),
-    ("hmp", 20),
-    ("xns-idp", 22),
-    ("rdp", 27),
-    ("iso-tp4", 29),
-    ("dccp", 33),
-    ("xtp", 36),
-    ("ddp", 37),
-    ("idpr-cmtp", 38),
-    ("ipv6", 41),
-    ("ipv6-route", 43),
-    ("ipv6-frag", 44),
-    ("idrp", 45),
-    ("rsvp", 46),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("skip", 57),
-    ("ipv6-icmp", 58),
-    ("ipv6-nonxt", 59),
-    ("ipv6-opts", 60),
-    ("eigrp", 88),
-    ("ospf", 89),
-    ("pim", 103),
-    ("vrrp", 112),
-    ("l2tp", 115),
-    ("sctp", 132),
-    ("mobility-header", 135),
-    ("udplite", 136),
-    ("rspf", 73),
-    ("vmtp", 81),
-    ("ax.25", 93),
-    ("etherip", 97),
-    ("encap", 98),
-    ("ipcomp", 108),
-    ("isis", 124),
-    ("fc", 133),
-    ("mpls-in-ip", 137),
-    ("manet", 138),
-    ("hip", 139),
-    ("shim6", 140),
-    ("wesp", 141),
-    ("rohc", 142),
-];
-
-/// Names that iptables or `/etc/protocols` take beside those above.
-const PROTOCOL_ALIASES: [(&str, u8); 7] =
-    [("icmpv6", 58), ("icmp6", 58), ("ipv6-mh", 135), ("mh", 135), ("ipv4", 4), ("ip", 0), ("hopopt", 0)];
-
-/// A protocol by name or number; `all` is 0.
-pub(in crate::formats) fn protocol(text: &str) -> Option<u8> {
-    if let Ok(number) = text.parse() {
-        return Some(number);
-    }
-    let text = text.to_ascii_lowercase();
-    if text == "all" {
-        return Some(0);
-    }
-    PROTOCOLS.iter().chain(&PROTOCOL_ALIASES).find(|(name, _)| *name == text).map(|(_, number)| *number)
-}
-
-/// A protocol as iptables-save prints it.
-pub(in crate::formats) fn protocol_name(number: u8) -> String {
-    let name = PROTOCOLS.iter().find(|(_, n)| *n == number).map(|(name, _)| *name);
-    name.map_or_else(|| number.to_string(), str::to_owned)
-}
-
 /// The extension whose options `-p` alone brings in.
 pub(super) fn protocol_extension(number: u8, family: Family) -> Option<&'static str> {
     match (number, family) {
@@ -93,49 +14,6 @@ pub(super) fn protocol_extension(number: u8, family: Family) -> Option<&'static 
         (135, Family::Ipv6) => Some("mh"),
         _ => None,
     }
-}
-
-/// The part of `/etc/services` that hand-written rules use.
-const SERVICES: [(&str, u16); 34] = [
-    ("ftp-data", 20),
-    ("ftp", 21),
-    ("ssh", 22),
-    ("telnet", 23),
-    ("smtp", 25),
-    ("domain", 53),
-    ("bootps", 67),
-    ("bootpc", 68),
-    ("tftp", 69),
-    ("http", 80),
-    ("www", 80),
-    ("kerberos", 88),
-    ("pop3", 110),
-    ("sunrpc", 111),
-    ("auth", 113),
-    ("ntp", 123),
-    ("netbios-ns", 137),
-    ("netbios-dgm", 138),
-    ("netbios-ssn", 139),
-    ("imap2", 143),
-    ("snmp", 161),
-    ("bgp", 179),
-    ("ldap", 389),
-    ("https", 443),
-    ("microsoft-ds", 445),
-    ("isakmp", 500),
-    ("syslog", 514),
-    ("submission", 587),
-    ("ldaps", 636),
-    ("imaps", 993),
-    ("pop3s", 995),
-    ("openvpn", 1194),
-    ("nfs", 2049),
-    ("mysql", 3306),
-];
-
-/// A port by the name of its service.
-pub(super) fn service(name: &str) -> Option<u16> {
-    SERVICES.iter().find(|(n, _)| *n == name).map(|(_, port)| *port)
 }
 
 /// A name, the type, and the first and last code.
@@ -260,36 +138,6 @@ pub(in crate::formats) fn icmp_name(kind: u8, code: u8, family: Family) -> Optio
     let exact = of_kind().find(|n| n.2 == code && n.3 == code);
     let whole = || of_kind().find(|n| n.2 == code && kind != 255);
     exact.or_else(whole).map(|n| n.0)
-}
-
-const DSCP_CLASSES: [(&str, u8); 22] = [
-    ("CS0", 0x00),
-    ("CS1", 0x08),
-    ("CS2", 0x10),
-    ("CS3", 0x18),
-    ("CS4", 0x20),
-    ("CS5", 0x28),
-    ("CS6", 0x30),
-    ("CS7", 0x38),
-    ("BE", 0x00),
-    ("AF11", 0x0a),
-    ("AF12", 0x0c),
-    ("AF13", 0x0e),
-    ("AF21", 0x12),
-    ("AF22", 0x14),
-    ("AF23", 0x16),
-    ("AF31", 0x1a),
-    ("AF32", 0x1c),
-    ("AF33", 0x1e),
-    ("AF41", 0x22),
-    ("AF42", 0x24),
-    ("AF43", 0x26),
-    ("EF", 0x2e),
-];
-
-/// A DSCP class by name.
-pub(super) fn dscp_class(name: &str) -> Option<u8> {
-    DSCP_CLASSES.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
 }
 
 /// A type of service by name.

@@ -1,10 +1,10 @@
 use std::fmt::Write as _;
 
 use super::lexer::quote;
-use super::names::protocol_name;
 use super::print_match;
 use super::targets::{REJECT4, REJECT6};
 use crate::addr::PortRange;
+use crate::formats::names::protocol_name;
 use crate::model::{
     Backend, Direction, MarkOperation, Match, NatAddress, NatKind, NatRange, Not, Policy, RejectWith, Rule,
     Statement, Table, TableFamily, Target, TtlOperation, Verdict,

@@ -3,6 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::super::ErrorKind;
 use super::names;
 use crate::addr::{Family, Masked, PortRange};
+use crate::formats::names as words;
 use crate::model::InterfacePattern;
 
 type Value<T> = Result<T, ErrorKind>;
@@ -64,14 +65,22 @@ pub(super) fn dscp(text: &str) -> Value<u8> {
     byte(text, "a DSCP value").and_then(|v| if v < 64 { Ok(v) } else { Err(bad(text, "a DSCP value")) })
 }
 
+/// A protocol by name or number; `all` is 0.
+pub(super) fn protocol(text: &str) -> Value<u8> {
+    if text == "all" {
+        return Ok(0);
+    }
+    words::protocol(text).ok_or_else(|| bad(text, "a protocol"))
+}
+
 pub(super) fn dscp_class(text: &str) -> Value<u8> {
-    names::dscp_class(text).ok_or_else(|| bad(text, "a DSCP class"))
+    words::dscp(text).ok_or_else(|| bad(text, "a DSCP class"))
 }
 
 pub(super) fn port(text: &str) -> Value<u16> {
     number(text)
         .and_then(|n| u16::try_from(n).ok())
-        .or_else(|| names::service(text))
+        .or_else(|| words::service(text))
         .ok_or_else(|| bad(text, "a port"))
 }
 

@@ -113,46 +113,6 @@ pub(super) const ICMP6_CODES: [(&str, u32); 6] = [
     ("policy-fail", 5),
     ("reject-route", 6),
 ];
-/// The services that are likely to be written by name (`nft -S`).
-const SERVICES: [(&str, u32); 36] = [
-    ("ftp-data", 20),
-    ("ftp", 21),
-    ("ssh", 22),
-    ("telnet", 23),
-    ("smtp", 25),
-    ("domain", 53),
-    ("bootps", 67),
-    ("bootpc", 68),
-    ("tftp", 69),
-    ("http", 80),
-    ("kerberos", 88),
-    ("pop3", 110),
-    ("sunrpc", 111),
-    ("ntp", 123),
-    ("netbios-ns", 137),
-    ("netbios-dgm", 138),
-    ("netbios-ssn", 139),
-    ("imap2", 143),
-    ("snmp", 161),
-    ("snmp-trap", 162),
-    ("bgp", 179),
-    ("ldap", 389),
-    ("https", 443),
-    ("microsoft-ds", 445),
-    ("isakmp", 500),
-    ("syslog", 514),
-    ("submission", 587),
-    ("ldaps", 636),
-    ("imaps", 993),
-    ("pop3s", 995),
-    ("openvpn", 1194),
-    ("radius", 1812),
-    ("nfs", 2049),
-    ("mysql", 3306),
-    ("ipsec-nat-t", 4500),
-    ("postgresql", 5432),
-];
-
 impl Writing {
     /// The bits of a value.
     fn bits(self) -> u32 {
@@ -207,7 +167,7 @@ impl Writing {
                 }
                 NftType::Protocol => return names::protocol(word).map(u128::from),
                 NftType::Dscp => return names::dscp(word).map(u128::from),
-                NftType::Port => &SERVICES,
+                NftType::Port => return names::service(word).map(u128::from),
                 NftType::CtState => &CT_STATE,
                 NftType::CtStatus => &CT_STATUS,
                 NftType::CtDirection => &CT_DIRECTION,

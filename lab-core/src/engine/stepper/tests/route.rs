@@ -1,35 +1,16 @@
 use super::build::{ping, tcp, udp, Build};
 use super::{answer, seen, stage};
+use crate::addr::Family;
 use crate::model::{
     AnswerKind, InterfaceKind, Outcome, PolicyAction, PolicyRule, RouteTable, Stage, TcpFlags, Vxlan,
 };
 
 pub(super) fn policy_rule(priority: u32, action: PolicyAction) -> PolicyRule {
-    PolicyRule {
-        family: crate::addr::Family::Ipv4,
-        priority,
-        invert: false,
-        source: None,
-        destination: None,
-        iif: None,
-        oif: None,
-        fwmark: None,
-        tos: 0,
-        protocol: None,
-        sport: None,
-        dport: None,
-        uid_range: None,
-        suppress_prefix_len: None,
-        action,
-        origin: Default::default(),
-        unmodelled: String::new(),
-    }
+    PolicyRule::new(Family::Ipv4, priority, action)
 }
 
 pub(super) fn default_rules() -> Vec<PolicyRule> {
-    [(0, RouteTable::LOCAL), (32766, RouteTable::MAIN), (32767, RouteTable::DEFAULT)]
-        .map(|(priority, table)| policy_rule(priority, PolicyAction::Lookup(table)))
-        .into()
+    PolicyRule::initial(Family::Ipv4)
 }
 
 #[test]
