@@ -112,7 +112,7 @@ fn rest<'a>(line: &'a str, words: &[Word], from: usize) -> &'a str {
 impl Reader {
     fn line(&mut self, line: &str, origin: Origin) -> Read<()> {
         let words = words(line)?;
-        let word = |at: usize| words.get(at).map(|w| w.text.as_str());
+        let word = |at: usize| words.get(at).map(|w| w.text.as_ref());
         match (word(0), word(1), word(2)) {
             (Some("create" | "-N" | "n"), Some(name), Some(kind)) => {
                 self.create(name, kind, &words, rest(line, &words, 3), origin)
@@ -230,7 +230,7 @@ fn given(words: &[Word], option: &str) -> bool {
         if word.text == option {
             return true;
         }
-        if TEXT_OPTIONS.contains(&word.text.as_str()) {
+        if TEXT_OPTIONS.contains(&word.text.as_ref()) {
             words.next();
         }
     }
@@ -239,7 +239,7 @@ fn given(words: &[Word], option: &str) -> bool {
 
 fn value_of<'a>(words: &'a [Word], option: &str) -> Option<&'a str> {
     let at = words.iter().position(|w| !w.quoted && w.text == option)?;
-    words.get(at + 1).map(|w| w.text.as_str())
+    words.get(at + 1).map(|w| w.text.as_ref())
 }
 
 /// The prefix length that an address of a set stands for unless it has one:

@@ -73,6 +73,6 @@ fn circle(file: &str, table: &Table, path: &[(usize, usize)], to: usize, closing
     let inside = path.iter().map(|(chain, _)| *chain).skip_while(|chain| *chain != to);
     let names: Vec<&str> = inside.chain([to]).map(name).collect();
     let rule = table.chains.get(closing.0).and_then(|c| c.rules.get(closing.1));
-    let (line, text) = rule.map_or((table.origin.line, ""), |r| (r.origin.line, r.text.as_str()));
+    let (line, text) = rule.map_or((table.origin.line, ""), |r| (r.origin.line, r.text.as_ref()));
     Error::new(file, line, text, ErrorKind::Cycle(names.join(" -> ")))
 }

@@ -1,10 +1,12 @@
+use std::borrow::Cow;
+
 use super::super::ErrorKind;
 
 /// A word of a line, with the place it stands at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::formats) struct Word {
+pub(in crate::formats) struct Word<'a> {
     /// The word without its quotes and escapes.
-    pub text: String,
+    pub text: Cow<'a, str>,
     /// Whether any of it was quoted: then it is an argument, never an option.
     pub quoted: bool,
     /// Where it starts in the line, in bytes, quotes included.
@@ -13,7 +15,7 @@ pub(in crate::formats) struct Word {
     pub end: usize,
 }
 
-impl Word {
+impl Word<'_> {
     /// Whether the word is the bare `!`.
     pub fn is_bang(&self) -> bool {
         !self.quoted && self.text == "!"
@@ -23,51 +25,44 @@ impl Word {
 /// Splits a line as iptables-restore does (`add_param_to_argv`): blanks part
 /// words, `"` quotes, `\` escapes inside quotes, and a closing quote ends the
 /// word. A single quote is a character like any other.
-pub(in crate::formats) fn words(line: &str) -> Result<Vec<Word>, ErrorKind> {
-    let mut words = Vec::new();
-    let mut word = Word { text: String::new(), quoted: false, start: 0, end: 0 };
-    let mut open = false;
-    let mut escaped = false;
-    for (at, c) in line.char_indices() {
-        if escaped {
-            word.text.push(c);
-            escaped = false;
-        } else if open && c == '\\' {
-            escaped = true;
-        } else if open && c == '"' {
-            open = false;
-            word.end = at + 1;
-            let next = Word { text: String::new(), quoted: false, start: at + 1, end: at + 1 };
-            words.push(std::mem::replace(&mut word, next));
-        } else if open {
-            word.text.push(c);
-        } else if c == '"' {
-            if word.text.is_empty() {
-                word.start = at;
-            }
-            word.quoted = true;
-            open = true;
-        } else if c.is_ascii_whitespace() {
-            if !word.text.is_empty() {
-                word.end = at;
-                let next = Word { text: String::new(), quoted: false, start: at, end: at };
-                words.push(std::mem::replace(&mut word, next));
-            }
+pub(in crate::formats) fn words(line: &str) -> Result<Vec<Word<'_>>, ErrorKind> {
+    let mut words = Vec::with_capacity(16);
+    let mut at = 0;
+    loop {
+        let blank = |b: &u8| b.is_ascii_whitespace();
+        let Some(skip) = line.as_bytes()[at..].iter().position(|b| !blank(b)) else { return Ok(words) };
+        let start = at + skip;
+        // Most words are as they stand: no quote before the next blank.
+        let rest = &line.as_bytes()[start..];
+        let stop = rest.iter().position(|b| *b == b'"' || blank(b)).unwrap_or(rest.len());
+        if rest.get(stop) != Some(&b'"') {
+            at = start + stop;
+            words.push(Word { text: Cow::Borrowed(&line[start..at]), quoted: false, start, end: at });
         } else {
-            if word.text.is_empty() {
-                word.start = at;
-            }
-            word.text.push(c);
+            let (text, end) = quoted(line, start, start + stop)?;
+            words.push(Word { text: Cow::Owned(text), quoted: true, start, end });
+            at = end;
         }
     }
-    if open {
-        return Err(ErrorKind::Syntax("a quote is never closed".into()));
+}
+
+/// A word that has its first quote at `quote`: its text, and where it ends.
+fn quoted(line: &str, start: usize, quote: usize) -> Result<(String, usize), ErrorKind> {
+    let mut text = line[start..quote].to_owned();
+    let mut escaped = false;
+    for (at, c) in line[quote + 1..].char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => {
+                escaped = true;
+                continue;
+            }
+            '"' => return Ok((text, quote + 1 + at + 1)),
+            _ => {}
+        }
+        text.push(c);
     }
-    if !word.text.is_empty() {
-        word.end = line.len();
-        words.push(word);
-    }
-    Ok(words)
+    Err(ErrorKind::Syntax("a quote is never closed".into()))
 }
 
 /// The text that some words were written with: blanks between neighbours as

@@ -89,7 +89,7 @@ enum Found {
 /// Reads a rule's words from left to right, as getopt and iptables'
 /// `do_command` do.
 pub(super) struct Reader<'a> {
-    pub words: &'a [Word],
+    pub words: &'a [Word<'a>],
     pub family: Family,
     pub chains: &'a HashSet<String>,
     at: usize,
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
     }
 
     fn option(&mut self, start: usize, word: &Word, invert: bool) -> Result<(), ErrorKind> {
-        let text = word.text.as_str();
+        let text = word.text.as_ref();
         if !text.starts_with('-') || text.len() < 2 {
             return syntax(format!("unexpected argument `{text}`"));
         }
@@ -274,7 +274,7 @@ impl<'a> Reader<'a> {
             return syntax(format!("{option} needs an argument"));
         };
         self.at += 1;
-        Ok(word.text.clone())
+        Ok(word.text.clone().into_owned())
     }
 
     /// `-s ! 10.0.0.1`, as rules of iptables before 1.4 have it.

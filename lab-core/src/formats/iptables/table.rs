@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
             return if policy == "-" { Ok(()) } else { self.policy(name, policy) };
         }
         let words = lexer::words(line)?;
-        let word = |at: usize| words.get(at).map_or("", |w| w.text.as_str());
+        let word = |at: usize| words.get(at).map_or("", |w| w.text.as_ref());
         match word(0) {
             "-N" | "--new-chain" | "--new" if words.len() == 2 => self.declare(number, word(1), None),
             "-P" | "--policy" if words.len() == 3 => {
@@ -194,14 +194,14 @@ impl<'a> Reader<'a> {
         let (before, text) = leading_counters(line)?;
         let words = lexer::words(text)?;
         let Some(command) = words.first().filter(|w| is_command(w)) else {
-            let shown = words.first().map_or("", |w| w.text.as_str());
+            let shown = words.first().map_or("", |w| w.text.as_ref());
             return Err(ErrorKind::Syntax(format!("expected -A, -I, -N, -P or COMMIT, not `{shown}`")));
         };
-        let Some(name) = words.get(1).map(|w| w.text.as_str()) else {
+        let Some(name) = words.get(1).map(|w| w.text.as_ref()) else {
             return Err(ErrorKind::Syntax("expected a chain's name".into()));
         };
         let Some(&chain) = self.index.get(name) else { return Err(dangling("chain", name)) };
-        let append = matches!(command.text.as_str(), "-A" | "--append");
+        let append = matches!(command.text.as_ref(), "-A" | "--append");
         let length = self.table.chains.get(chain).map_or(0, |c| c.rules.len());
         let place = words.get(2).filter(|w| !append && !w.text.starts_with(['-', '!']));
         let at = match place {
@@ -297,7 +297,7 @@ impl<'a> Reader<'a> {
 }
 
 fn is_command(word: &lexer::Word) -> bool {
-    !word.quoted && matches!(word.text.as_str(), "-A" | "--append" | "-I" | "--insert")
+    !word.quoted && matches!(word.text.as_ref(), "-A" | "--append" | "-I" | "--insert")
 }
 
 /// One rule for each pair of addresses, in the order that iptables adds them.
