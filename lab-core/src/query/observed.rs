@@ -4,6 +4,8 @@
 //! ICMP error of the destination itself all mean: delivered, and the answer
 //! comes home.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use super::trace::{round_trip, Reply, RoundTrip};
@@ -53,6 +55,8 @@ struct Seen {
     error: Option<(u8, u8, String)>,
     error_ttl: Option<u8>,
     last_seen: Option<String>,
+    /// Where the packet itself was seen last, whatever was answered.
+    last_seen_there: Option<String>,
     rejected_by: Option<(String, String)>,
     unknown: bool,
     how: String,
@@ -77,6 +81,7 @@ fn seen(trip: &RoundTrip) -> Seen {
         answered: trip.answered,
         unknown: !trip.there.unknown.is_empty() || trip.back.as_ref().is_some_and(|b| !b.unknown.is_empty()),
         last_seen: last_hop(std::iter::once(&trip.there).chain(&trip.back)).map(|p| p.to_string()),
+        last_seen_there: last_hop(std::iter::once(&trip.there)).map(|p| p.to_string()),
         how: trip.there.outcome.name().to_owned(),
         ..Seen::default()
     };
@@ -124,6 +129,12 @@ fn swallowed(lab: &Lab, host: &str, probe: &Observed) -> bool {
         })
 }
 
+/// The hosts that have an address, in the order of their names.
+fn owners(lab: &Lab, address: IpAddr) -> Vec<&str> {
+    let has = lab.hosts.values().filter(|h| h.interface_with(address).is_some());
+    has.map(|h| h.name.as_str()).collect()
+}
+
 struct Differences(Vec<Disagreement>);
 
 impl Differences {
@@ -145,13 +156,16 @@ fn compare(lab: &Lab, probe: &Observed, way: &Seen) -> Vec<Disagreement> {
     let service = probe.to_host.as_ref().is_some_and(|h| h.starts_with("service:"));
     let replied = matches!(probe.outcome, Ending::Reply | Ending::Refused);
     d.expect("seen_src", show(&probe.seen_src), show(&way.seen_src));
-    if !service {
-        if let Some(to) = &way.delivered_to {
-            d.expect("to_host", show(&probe.to_host), to);
-        }
+    let owner = probe.to_host.as_ref().filter(|_| !service);
+    let owners = owners(lab, probe.to);
+    match (&way.delivered_to, owner) {
+        (Some(to), _) if !service => d.expect("to_host", show(&probe.to_host), to),
+        (_, Some(host)) if owners.contains(&host.as_str()) => {}
+        (_, None) if owners.is_empty() => {}
+        _ => d.expect("to_host", show(&probe.to_host), format!("one of [{}]", owners.join(", "))),
     }
-    let hits = probe.libvirt_fwi_reject_hits.iter().flatten().map(|(host, _)| host.clone());
-    let hits: Vec<String> = hits.collect();
+    let hits = probe.libvirt_fwi_reject_hits.iter().flatten();
+    let hits: Vec<String> = hits.filter(|(_, count)| **count > 0).map(|(host, _)| host.clone()).collect();
     let expected: Vec<String> = way
         .rejected_by
         .iter()
@@ -201,9 +215,8 @@ fn compare(lab: &Lab, probe: &Observed, way: &Seen) -> Vec<Disagreement> {
             let quiet = way.delivered_to.as_ref().is_some_and(|host| swallowed(lab, host, probe));
             let silent = quiet || !way.answered;
             d.expect("outcome", "nothing came", if silent { "nothing came" } else { "answered" });
-            if !quiet {
-                d.expect("last_seen", show(&probe.last_seen), show(&way.last_seen));
-            }
+            let last = if quiet { &way.last_seen_there } else { &way.last_seen };
+            d.expect("last_seen", show(&probe.last_seen), show(last));
         }
     }
     if !replied {
@@ -231,7 +244,7 @@ fn packet(probe: &Observed) -> Result<Packet, Error> {
         Some(17) => Transport::Udp { sport, dport },
         _ => return Err(Error::Unfit(format!("probe {}: protocol `{}`", probe.id, probe.proto))),
     };
-    let unset: std::net::IpAddr =
+    let unset: IpAddr =
         if v4 { std::net::Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
     Ok(Packet {
         src: unset,
@@ -258,9 +271,11 @@ fn check_one(lab: &Lab, probe: &Observed) -> Result<Comparison, Error> {
     let host = super::ends::host(lab, &probe.from)?;
     let mut sent = packet(probe)?;
     sent.ttl = icmp::default_ttl(host, sent.family());
-    // An error of the destination itself answers what no program listens to.
-    let reply = match probe.icmp {
-        Some(error) if probe.seen_src.is_some() => Reply::Error(error.kind, error.code),
+    // An error of the destination itself answers what no program listens to:
+    // always port unreachable, so that another error is a disagreement.
+    let reply = match (probe.icmp, probe.seen_src, sent.transport.protocol()) {
+        (Some(_), Some(_), 17) if probe.to.is_ipv4() => Reply::Error(3, 3),
+        (Some(_), Some(_), 17) => Reply::Error(1, 4),
         _ => Reply::Service,
     };
     let entry = Entry::Send(host.name.clone(), Sender::Socket);
