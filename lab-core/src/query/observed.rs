@@ -49,6 +49,8 @@ pub struct Disagreement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     delivered_to: Option<String>,
+    /// Whether it was delivered to another address than it was sent to.
+    rewritten: bool,
     answered: bool,
     ttl: Option<u8>,
     seen_src: Option<String>,
@@ -76,7 +78,7 @@ fn last_hop<'a>(journeys: impl Iterator<Item = &'a Journey>) -> Option<Place> {
     last
 }
 
-fn seen(trip: &RoundTrip) -> Seen {
+fn seen(sent: &Packet, trip: &RoundTrip) -> Seen {
     let mut seen = Seen {
         answered: trip.answered,
         unknown: !trip.there.unknown.is_empty() || trip.back.as_ref().is_some_and(|b| !b.unknown.is_empty()),
@@ -91,6 +93,7 @@ fn seen(trip: &RoundTrip) -> Seen {
     match &trip.there.outcome {
         Outcome::Delivered { at, seen: header } => {
             seen.delivered_to = Some(at.host.clone());
+            seen.rewritten = header.dst != sent.dst;
             seen.seen_src = Some(header.src.to_string());
             seen.ttl = trip.reply_ttl;
             if let Some(Outcome::Delivered { seen: header, .. }) = trip.back.as_ref().map(|b| &b.outcome) {
@@ -150,29 +153,45 @@ fn show<T: ToString>(value: &Option<T>) -> String {
     value.as_ref().map_or_else(|| "none".to_owned(), T::to_string)
 }
 
+/// `to_host` is who has the address that was sent to, whoever it is rewritten
+/// to on the way; a service's address is nobody's.
+fn to_host(d: &mut Differences, lab: &Lab, probe: &Observed, way: &Seen, service: bool) {
+    let owners = owners(lab, probe.to);
+    let predicted = match (&way.delivered_to, owners.as_slice()) {
+        (_, [one]) => (*one).to_owned(),
+        (_, []) if service => return,
+        (Some(_), []) if way.rewritten => "a service".to_owned(),
+        (Some(to), _) if !service => to.clone(),
+        (_, []) => "none".to_owned(),
+        (_, several) => {
+            let named = probe.to_host.as_deref().filter(|host| several.contains(host));
+            named.unwrap_or(several[0]).to_owned()
+        }
+    };
+    d.expect("to_host", show(&probe.to_host), predicted);
+}
+
+/// How often libvirt's REJECT rules were hit: once in each attempt, which is
+/// only sure where an error ended it.
+fn hits(d: &mut Differences, probe: &Observed, way: &Seen) {
+    let times = probe.attempts.filter(|_| probe.outcome == Ending::IcmpUnreachable);
+    let count = |n: u64| times.map_or_else(String::new, |_| format!(" {n}"));
+    let observed = probe.libvirt_fwi_reject_hits.iter().flatten().filter(|(_, n)| **n > 0);
+    let observed: Vec<String> = observed.map(|(host, n)| format!("{host}{}", count(*n))).collect();
+    let rule = way.rejected_by.iter().filter(|(_, chain)| chain == "LIBVIRT_FWI");
+    let predicted: Vec<String> =
+        rule.map(|(host, _)| format!("{host}{}", count(times.unwrap_or(1)))).collect();
+    d.expect("libvirt_fwi_reject_hits", observed.join(","), predicted.join(","));
+}
+
 /// What disagrees between an observation and one way.
 fn compare(lab: &Lab, probe: &Observed, way: &Seen) -> Vec<Disagreement> {
     let mut d = Differences(Vec::new());
     let service = probe.to_host.as_ref().is_some_and(|h| h.starts_with("service:"));
     let replied = matches!(probe.outcome, Ending::Reply | Ending::Refused);
     d.expect("seen_src", show(&probe.seen_src), show(&way.seen_src));
-    let owner = probe.to_host.as_ref().filter(|_| !service);
-    let owners = owners(lab, probe.to);
-    match (&way.delivered_to, owner) {
-        (Some(to), _) if !service => d.expect("to_host", show(&probe.to_host), to),
-        (_, Some(host)) if owners.contains(&host.as_str()) => {}
-        (_, None) if owners.is_empty() => {}
-        _ => d.expect("to_host", show(&probe.to_host), format!("one of [{}]", owners.join(", "))),
-    }
-    let hits = probe.libvirt_fwi_reject_hits.iter().flatten();
-    let hits: Vec<String> = hits.filter(|(_, count)| **count > 0).map(|(host, _)| host.clone()).collect();
-    let expected: Vec<String> = way
-        .rejected_by
-        .iter()
-        .filter(|(_, chain)| chain == "LIBVIRT_FWI")
-        .map(|(host, _)| host.clone())
-        .collect();
-    d.expect("libvirt_fwi_reject_hits", hits.join(","), expected.join(","));
+    to_host(&mut d, lab, probe, way, service);
+    hits(&mut d, probe, way);
     match probe.outcome {
         Ending::Reply | Ending::Refused => {
             let predicted = if way.delivered_to.is_some() && way.answered {
@@ -279,7 +298,7 @@ fn check_one(lab: &Lab, probe: &Observed) -> Result<Comparison, Error> {
         _ => Reply::Service,
     };
     let entry = Entry::Send(host.name.clone(), Sender::Socket);
-    let explored = all(WAYS, |choices| seen(&round_trip(lab, choices, &entry, &sent, reply)));
+    let explored = all(WAYS, |choices| seen(&sent, &round_trip(lab, choices, &entry, &sent, reply)));
     let mut ways: Vec<Seen> = Vec::new();
     for way in explored.results {
         if !ways.contains(&way) {
