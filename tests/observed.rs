@@ -1,6 +1,8 @@
 //! Predictions against what was observed in the bundled lab, and whether the
 //! comparison would notice if they were wrong.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::BTreeSet;
 
 use lab_core::formats::observed::{Ending, Observed, ObservedIcmp};

@@ -1,12 +1,14 @@
 //! `lab trace` on the bundled lab: what people read, what programs read.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use lab_workspace::{ask, stage, Run, Scratch};
 
 fn trace(stage_name: &str, rest: &[&str]) -> Run {
     ask("trace", &stage(stage_name), rest)
 }
 
-/// Masters's ping to controller, the question that the lab is about.
+/// Master's ping to controller, the question that the lab is about.
 const PING: [&str; 2] = ["master", "192.168.100.101"];
 
 #[test]
