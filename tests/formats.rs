@@ -140,7 +140,7 @@ fn neighbours_and_forwarding_entries_survive_printing() {
 
 #[test]
 fn sysctls_survive_printing() {
-    law("sysctl.txt", |t| sysctl::parse("f", t).unwrap(), |v| sysctl::print(v));
+    law("sysctl.txt", |t| sysctl::parse("f", t).unwrap(), sysctl::print);
 }
 
 #[test]
