@@ -186,9 +186,12 @@ fn escape_sequences_never_reach_a_terminal() {
     pair.write(&format!("hosts/a/{ESCAPES}"), "");
     scratches.push(pair);
     for pair in &scratches {
-        let probes = format!("[{{\"id\":\"{inner}\",\"at\":\"a\",\"how\":\"originate\",\"packet\":{{\"src\":\"10.0.0.1\",\"dst\":\"10.0.0.2\",\"proto\":\"icmp\",\"icmp_type\":8}}}}]");
-        pair.write("probes.json", probes);
-        pair.write("observed.json", format!("{{\"probes\":[{{\"id\":1,\"from\":\"a\",\"to\":\"10.0.0.2\",\"proto\":\"icmp\",\"outcome\":\"reply\",\"served_by\":\"{inner}\",\"to_host\":\"{inner}\"}}]}}"));
+        let packet = r#"{"src":"10.0.0.1","dst":"10.0.0.2","proto":"icmp","icmp_type":8}"#;
+        let probe = format!(r#"[{{"id":"{inner}","at":"a","how":"originate","packet":{packet}}}]"#);
+        pair.write("probes.json", probe);
+        let asked = r#""id":1,"from":"a","to":"10.0.0.2","proto":"icmp","outcome":"reply""#;
+        let seen = format!(r#"{{"probes":[{{{asked},"served_by":"{inner}","to_host":"{inner}"}}]}}"#);
+        pair.write("observed.json", seen);
         let more = [
             pair.ask("predict", &[]),
             pair.ask("check", &["--observed"]),

@@ -118,7 +118,9 @@ fn ends_that_cannot_serve_are_refused() {
 #[test]
 fn a_service_address_leads_to_the_api_server() {
     let run = trace("05-kubernetes", &["k8s-worker-1", "10.96.0.1", "--dport", "443"]);
-    assert!(run.out.contains("k8s-worker-1: OUTPUT: destination 10.96.0.1 becomes 172.20.112.101, destination port 443 becomes 6443"), "{}", run.out);
+    let rewritten = "k8s-worker-1: OUTPUT: destination 10.96.0.1 becomes 172.20.112.101, \
+                     destination port 443 becomes 6443 by ip nat, KUBE-SEP-";
+    assert!(run.out.contains(rewritten), "{}", run.out);
     assert!(run.out.contains("openstack-host: POSTROUTING: source 192.168.100.44 becomes 10.10.10.1"));
     assert!(run.out.contains("master: delivered, from 10.10.10.1 with TTL 62"));
     assert!(run.out.contains("k8s-worker-1: received, from 10.96.0.1 with TTL 62"));
