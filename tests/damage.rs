@@ -262,3 +262,21 @@ fn a_set_that_is_not_told_leaves_the_answer_open() {
     assert!(trace.out.contains("set gone is not in the snapshot"), "{}", trace.out);
     assert_eq!(trace.code, 1);
 }
+
+#[test]
+fn links_or_routes_that_are_not_told_leave_the_answer_open() {
+    for gone in ["link.json", "route.json", ""] {
+        let pair = Scratch::pair();
+        let path = pair.at("hosts/b").join(gone);
+        if gone.is_empty() {
+            std::fs::remove_dir_all(path).unwrap();
+            let text = pair.read("lab.toml");
+            pair.write("lab.toml", format!("{text}\n[hosts.b]\nkind = \"vm\"\n"));
+        } else {
+            std::fs::remove_file(path).unwrap();
+        }
+        let trace = pair.ask("trace", &["a", "10.0.0.2"]);
+        assert!(trace.out.contains("\npossible, not certain; it depends on:\n"), "{gone}: {}", trace.out);
+        assert_eq!((trace.code, trace.err.as_str()), (1, ""), "{gone}");
+    }
+}

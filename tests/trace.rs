@@ -102,7 +102,10 @@ fn a_wrong_name_gets_the_nearest_right_ones() {
 fn ends_that_cannot_serve_are_refused() {
     for (rest, expected) in [
         (&["master:lo", "controller"][..], "lab: master:lo has no address to send from\n"),
-        (&["198.51.100.9", "master"], "lab: no host of the lab has the address 198.51.100.9 to send from\n"),
+        (
+            &["198.51.100.9", "master"],
+            "lab: no host of the lab has the address 198.51.100.9, and no interface leads out of the lab\n",
+        ),
         (
             &["master", "controller", "--proto", "udp"],
             "lab: this protocol needs a destination port (--dport)\n",
