@@ -136,7 +136,7 @@ fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
 
 fn print_json(value: &impl serde::Serialize, out: &mut dyn Write) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)?;
-    writeln!(out, "{text}")?;
+    writeln!(out, "{}", render::safe_json(&text))?;
     Ok(())
 }
 
@@ -174,7 +174,7 @@ fn run_predict(path: &Path, out: &mut dyn Write) -> Result<u8, Failure> {
     predict::check(&lab, &probes)?;
     let predictions = predict::predict(&lab, &probes);
     let document = render::predictions::document(&lab.name, &predictions);
-    writeln!(out, "{}", serde_json::to_string(&document)?)?;
+    writeln!(out, "{}", render::safe_json(&serde_json::to_string(&document)?))?;
     Ok(YES)
 }
 

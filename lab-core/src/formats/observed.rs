@@ -65,6 +65,8 @@ pub struct Observed {
     pub served_by: Option<String>,
     /// By how much libvirt's REJECT rules counted up, by host.
     pub libvirt_fwi_reject_hits: Option<BTreeMap<String, u64>>,
+    /// How often it was tried.
+    pub attempts: Option<u64>,
 }
 
 #[derive(Deserialize)]

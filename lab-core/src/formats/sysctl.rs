@@ -19,13 +19,38 @@ fn dotted(key: &str) -> String {
     }
 }
 
+/// The last parts of the keys that decide where packets go. Each is a number:
+/// what is not one was cut off or is no output of `sysctl`.
+const NUMBERS: [&str; 15] = [
+    "accept_local",
+    "arp_filter",
+    "arp_ignore",
+    "bridge-nf-call-ip6tables",
+    "bridge-nf-call-iptables",
+    "force_forwarding",
+    "forwarding",
+    "hop_limit",
+    "ip_default_ttl",
+    "ip_forward",
+    "nf_conntrack_tcp_loose",
+    "proxy_arp",
+    "route_localnet",
+    "rp_filter",
+    "src_valid_mark",
+];
+
+fn is_number(value: &str) -> bool {
+    value.parse::<i64>().is_ok()
+}
+
 /// Reads `key = value` lines. Empty lines and those that start with `#` or
 /// `;` are comments; the last of several values for a key holds, as with
 /// `sysctl -p`.
 ///
 /// # Errors
 ///
-/// A line without a key or without `=`.
+/// A line without a key or without `=`; a setting that decides where packets
+/// go and is not a number.
 pub fn parse(file: &str, text: &str) -> Result<Sysctls, Error> {
     json::guard(file, text)?;
     let mut settings = Sysctls::default();
@@ -42,6 +67,10 @@ pub fn parse(file: &str, text: &str) -> Result<Sysctls, Error> {
         let key = dotted(key.strip_prefix('-').unwrap_or(key));
         if key.is_empty() || key.contains(char::is_whitespace) {
             return Err(Error::syntax(file, line, content, "`key = value` is expected"));
+        }
+        let last = key.rsplit('.').next().unwrap_or_default();
+        if key.starts_with("net.") && NUMBERS.contains(&last) && !is_number(value.trim()) {
+            return Err(Error::value(file, line, content, "a number is expected"));
         }
         settings.0.insert(key, value.trim().to_owned());
     }

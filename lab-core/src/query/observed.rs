@@ -4,6 +4,8 @@
 //! ICMP error of the destination itself all mean: delivered, and the answer
 //! comes home.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use super::trace::{round_trip, Reply, RoundTrip};
@@ -47,12 +49,16 @@ pub struct Disagreement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     delivered_to: Option<String>,
+    /// Whether it was delivered to another address than it was sent to.
+    rewritten: bool,
     answered: bool,
     ttl: Option<u8>,
     seen_src: Option<String>,
     error: Option<(u8, u8, String)>,
     error_ttl: Option<u8>,
     last_seen: Option<String>,
+    /// Where the packet itself was seen last, whatever was answered.
+    last_seen_there: Option<String>,
     rejected_by: Option<(String, String)>,
     unknown: bool,
     how: String,
@@ -72,11 +78,12 @@ fn last_hop<'a>(journeys: impl Iterator<Item = &'a Journey>) -> Option<Place> {
     last
 }
 
-fn seen(trip: &RoundTrip) -> Seen {
+fn seen(sent: &Packet, trip: &RoundTrip) -> Seen {
     let mut seen = Seen {
         answered: trip.answered,
         unknown: !trip.there.unknown.is_empty() || trip.back.as_ref().is_some_and(|b| !b.unknown.is_empty()),
         last_seen: last_hop(std::iter::once(&trip.there).chain(&trip.back)).map(|p| p.to_string()),
+        last_seen_there: last_hop(std::iter::once(&trip.there)).map(|p| p.to_string()),
         how: trip.there.outcome.name().to_owned(),
         ..Seen::default()
     };
@@ -86,6 +93,7 @@ fn seen(trip: &RoundTrip) -> Seen {
     match &trip.there.outcome {
         Outcome::Delivered { at, seen: header } => {
             seen.delivered_to = Some(at.host.clone());
+            seen.rewritten = header.dst != sent.dst;
             seen.seen_src = Some(header.src.to_string());
             seen.ttl = trip.reply_ttl;
             if let Some(Outcome::Delivered { seen: header, .. }) = trip.back.as_ref().map(|b| &b.outcome) {
@@ -124,6 +132,12 @@ fn swallowed(lab: &Lab, host: &str, probe: &Observed) -> bool {
         })
 }
 
+/// The hosts that have an address, in the order of their names.
+fn owners(lab: &Lab, address: IpAddr) -> Vec<&str> {
+    let has = lab.hosts.values().filter(|h| h.interface_with(address).is_some());
+    has.map(|h| h.name.as_str()).collect()
+}
+
 struct Differences(Vec<Disagreement>);
 
 impl Differences {
@@ -139,26 +153,45 @@ fn show<T: ToString>(value: &Option<T>) -> String {
     value.as_ref().map_or_else(|| "none".to_owned(), T::to_string)
 }
 
+/// `to_host` is who has the address that was sent to, whoever it is rewritten
+/// to on the way; a service's address is nobody's.
+fn to_host(d: &mut Differences, lab: &Lab, probe: &Observed, way: &Seen, service: bool) {
+    let owners = owners(lab, probe.to);
+    let predicted = match (&way.delivered_to, owners.as_slice()) {
+        (_, [one]) => (*one).to_owned(),
+        (_, []) if service => return,
+        (Some(_), []) if way.rewritten => "a service".to_owned(),
+        (Some(to), _) if !service => to.clone(),
+        (_, []) => "none".to_owned(),
+        (_, several) => {
+            let named = probe.to_host.as_deref().filter(|host| several.contains(host));
+            named.unwrap_or(several[0]).to_owned()
+        }
+    };
+    d.expect("to_host", show(&probe.to_host), predicted);
+}
+
+/// How often libvirt's REJECT rules were hit: once in each attempt, which is
+/// only sure where an error ended it.
+fn hits(d: &mut Differences, probe: &Observed, way: &Seen) {
+    let times = probe.attempts.filter(|_| probe.outcome == Ending::IcmpUnreachable);
+    let count = |n: u64| times.map_or_else(String::new, |_| format!(" {n}"));
+    let observed = probe.libvirt_fwi_reject_hits.iter().flatten().filter(|(_, n)| **n > 0);
+    let observed: Vec<String> = observed.map(|(host, n)| format!("{host}{}", count(*n))).collect();
+    let rule = way.rejected_by.iter().filter(|(_, chain)| chain == "LIBVIRT_FWI");
+    let predicted: Vec<String> =
+        rule.map(|(host, _)| format!("{host}{}", count(times.unwrap_or(1)))).collect();
+    d.expect("libvirt_fwi_reject_hits", observed.join(","), predicted.join(","));
+}
+
 /// What disagrees between an observation and one way.
 fn compare(lab: &Lab, probe: &Observed, way: &Seen) -> Vec<Disagreement> {
     let mut d = Differences(Vec::new());
     let service = probe.to_host.as_ref().is_some_and(|h| h.starts_with("service:"));
     let replied = matches!(probe.outcome, Ending::Reply | Ending::Refused);
     d.expect("seen_src", show(&probe.seen_src), show(&way.seen_src));
-    if !service {
-        if let Some(to) = &way.delivered_to {
-            d.expect("to_host", show(&probe.to_host), to);
-        }
-    }
-    let hits = probe.libvirt_fwi_reject_hits.iter().flatten().map(|(host, _)| host.clone());
-    let hits: Vec<String> = hits.collect();
-    let expected: Vec<String> = way
-        .rejected_by
-        .iter()
-        .filter(|(_, chain)| chain == "LIBVIRT_FWI")
-        .map(|(host, _)| host.clone())
-        .collect();
-    d.expect("libvirt_fwi_reject_hits", hits.join(","), expected.join(","));
+    to_host(&mut d, lab, probe, way, service);
+    hits(&mut d, probe, way);
     match probe.outcome {
         Ending::Reply | Ending::Refused => {
             let predicted = if way.delivered_to.is_some() && way.answered {
@@ -201,9 +234,8 @@ fn compare(lab: &Lab, probe: &Observed, way: &Seen) -> Vec<Disagreement> {
             let quiet = way.delivered_to.as_ref().is_some_and(|host| swallowed(lab, host, probe));
             let silent = quiet || !way.answered;
             d.expect("outcome", "nothing came", if silent { "nothing came" } else { "answered" });
-            if !quiet {
-                d.expect("last_seen", show(&probe.last_seen), show(&way.last_seen));
-            }
+            let last = if quiet { &way.last_seen_there } else { &way.last_seen };
+            d.expect("last_seen", show(&probe.last_seen), show(last));
         }
     }
     if !replied {
@@ -231,7 +263,7 @@ fn packet(probe: &Observed) -> Result<Packet, Error> {
         Some(17) => Transport::Udp { sport, dport },
         _ => return Err(Error::Unfit(format!("probe {}: protocol `{}`", probe.id, probe.proto))),
     };
-    let unset: std::net::IpAddr =
+    let unset: IpAddr =
         if v4 { std::net::Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
     Ok(Packet {
         src: unset,
@@ -258,13 +290,15 @@ fn check_one(lab: &Lab, probe: &Observed) -> Result<Comparison, Error> {
     let host = super::ends::host(lab, &probe.from)?;
     let mut sent = packet(probe)?;
     sent.ttl = icmp::default_ttl(host, sent.family());
-    // An error of the destination itself answers what no program listens to.
-    let reply = match probe.icmp {
-        Some(error) if probe.seen_src.is_some() => Reply::Error(error.kind, error.code),
+    // An error of the destination itself answers what no program listens to:
+    // always port unreachable, so that another error is a disagreement.
+    let reply = match (probe.icmp, probe.seen_src, sent.transport.protocol()) {
+        (Some(_), Some(_), 17) if probe.to.is_ipv4() => Reply::Error(3, 3),
+        (Some(_), Some(_), 17) => Reply::Error(1, 4),
         _ => Reply::Service,
     };
     let entry = Entry::Send(host.name.clone(), Sender::Socket);
-    let explored = all(WAYS, |choices| seen(&round_trip(lab, choices, &entry, &sent, reply)));
+    let explored = all(WAYS, |choices| seen(&sent, &round_trip(lab, choices, &entry, &sent, reply)));
     let mut ways: Vec<Seen> = Vec::new();
     for way in explored.results {
         if !ways.contains(&way) {
