@@ -156,6 +156,9 @@ pub fn unmodelled(host: &Host) -> Vec<Unmodelled> {
         for rule in table.chains.iter().flat_map(|c| &c.rules) {
             for statement in &rule.statements {
                 let what = match statement {
+                    Statement::Match(Match::Set { name, .. }) if !host.ipsets.contains_key(&name.value) => {
+                        format!("set {}, which is not in the snapshot", name.value)
+                    }
                     Statement::Match(Match::Unmodelled { name, .. }) => format!("match {name}"),
                     Statement::Target(Target::Unmodelled { name, .. }) => format!("target {name}"),
                     Statement::Match(_) | Statement::Target(_) => continue,
