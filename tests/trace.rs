@@ -166,3 +166,11 @@ fn a_mistyped_command_is_a_usage_error() {
     let help = lab_workspace::lab(&["--help"]);
     assert_eq!((help.code, help.err.as_str()), (0, ""));
 }
+
+/// What the README shows is what the command prints.
+#[test]
+fn the_readme_shows_a_true_trace() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let run = trace("02-routes-only", &PING);
+    assert!(readme.contains(run.out.trim_end()), "{}", run.out);
+}
