@@ -28,6 +28,7 @@ fn address(mut info: Fields<'_>) -> Result<Address, Error> {
         scope,
         secondary: info.flag("secondary")?,
         deprecated: info.flag("deprecated")?,
+        temporary: info.flag("temporary")?,
         tentative: info.flag("tentative")? | info.flag("dadfailed")?,
     })
 }
@@ -60,6 +61,7 @@ pub fn print(interfaces: &[(String, Vec<Address>)]) -> String {
         object.set("scope", names::scope_name(a.scope));
         object.flag("secondary", a.secondary);
         object.flag("deprecated", a.deprecated);
+        object.flag("temporary", a.temporary);
         object.flag("tentative", a.tentative);
         Value::Object(object.0)
     };

@@ -1,4 +1,7 @@
 //! `probes.json`: questions about single packets.
+//!
+//! TCP sequence numbers are read and not kept: packets are taken to be inside
+//! the window.
 
 use std::net::IpAddr;
 
@@ -54,6 +57,9 @@ enum Protocol {
     Number(u8),
     Name(String),
 }
+
+/// The most bytes of payload that fit into an IP packet with its headers.
+const LONGEST: u32 = 65_000;
 
 /// Bytes of payload when a probe does not say.
 const PAYLOAD: u32 = 12;
@@ -143,6 +149,9 @@ fn packet(raw: RawPacket) -> Result<Packet, String> {
         Transport::Tcp { flags, .. } if flags.0 & (TcpFlags::SYN | TcpFlags::RST) != 0 => 0,
         _ => quoted.unwrap_or(raw.payload_len.unwrap_or(PAYLOAD)),
     };
+    if carried > LONGEST {
+        return Err(format!("a payload of {carried} bytes, at most {LONGEST} are sent"));
+    }
     let header = if raw.dst.is_ipv4() { 20 } else { 40 };
     Ok(Packet {
         src: raw.src,

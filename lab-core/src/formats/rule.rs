@@ -10,7 +10,7 @@ use crate::model::{Origin, PolicyAction, PolicyRule};
 
 /// Fields that change nothing: who added the rule, and that a device it names
 /// is not there just now.
-const HARMLESS: [&str; 4] = ["protocol", "iif_detached", "oif_detached", "unresolved"];
+const HARMLESS: [&str; 3] = ["protocol", "iif_detached", "oif_detached"];
 
 fn prefix(rule: &mut Fields<'_>, key: &str, family: Family) -> Result<Option<IpNet>, Error> {
     let length = rule.number::<u8>(&format!("{key}len"))?;
@@ -74,9 +74,12 @@ fn action(rule: &mut Fields<'_>) -> Result<PolicyAction, Error> {
     }
     if let Some(target) = rule.take("goto") {
         let number = target.as_u64().or_else(|| target.as_str().and_then(names::number));
-        match number.and_then(|n| u32::try_from(n).ok()) {
+        // `unresolved`: it leads to no rule, and the kernel passes it over.
+        let leads = !rule.flag("unresolved")?;
+        match number.and_then(|n| u32::try_from(n).ok()).filter(|_| leads) {
             Some(priority) => return Ok(PolicyAction::Goto(priority)),
             // `none`: the rule it led to is gone.
+            None if !leads => None,
             None => rule.map.insert("goto".to_owned(), target),
         };
         return Ok(PolicyAction::Nop);

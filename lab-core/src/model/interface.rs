@@ -38,6 +38,8 @@ pub struct Address {
     pub secondary: bool,
     /// Whether its preferred lifetime has ended (IPv6).
     pub deprecated: bool,
+    /// Whether it is a temporary one, for privacy (IPv6).
+    pub temporary: bool,
     /// Whether duplicate address detection has not (yet) passed (IPv6).
     pub tentative: bool,
 }

@@ -11,7 +11,10 @@ use crate::engine::explore::{all, Choices};
 use crate::engine::journey::Journey;
 use crate::engine::stepper::{walk, Entry, Sender, World};
 use crate::formats::probes::{protocol_number, transport_header};
-use crate::model::{AnswerKind, Host, Lab, Outcome, Packet, Payload, Place, PortValue, TcpFlags, Transport};
+use crate::model::{
+    AddressType, AnswerKind, Host, Lab, Outcome, Packet, Payload, Place, PortValue, TcpFlags, Transport,
+};
+use crate::semantics::addrtype::address_type;
 use crate::semantics::icmp;
 
 /// What is sent.
@@ -163,6 +166,17 @@ fn packet(question: &Question, any: PortValue, src: IpAddr, dst: IpAddr, ttl: u8
     })
 }
 
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+fn to_everybody(host: &Host, address: IpAddr) -> bool {
+    matches!(address_type(host, address, None), AddressType::Broadcast | AddressType::Multicast)
+}
+
 /// What a host sends back for a packet as it saw it.
 fn reply_to(host: &Host, seen: &Packet, reply: Reply) -> Packet {
     if let Reply::Error(kind, code) = reply {
@@ -180,8 +194,10 @@ fn reply_to(host: &Host, seen: &Packet, reply: Reply) -> Packet {
         Transport::Icmp6 { code, id, .. } => Transport::Icmp6 { kind: 129, code, id },
         Transport::Other(number) => Transport::Other(number),
     };
+    // What was sent to everybody is answered from an address of one's own.
+    let own = host.interface_with(seen.dst).is_some();
     Packet {
-        src: seen.dst,
+        src: if own || !to_everybody(host, seen.dst) { seen.dst } else { unspecified(seen.dst) },
         dst: seen.src,
         ttl: icmp::default_ttl(host, seen.family()),
         tos: 0,
@@ -345,12 +361,8 @@ pub fn trace(lab: &Lab, from: &End, to: &End, question: &Question) -> Result<Tra
     if source.is_some_and(|s| Family::of(s) != family) {
         return Err(Error::Unfit("the two ends are of different families".into()));
     }
-    let unset: IpAddr = match family {
-        Family::Ipv4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        Family::Ipv6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
     let ttl = icmp::default_ttl(host, family);
-    let sent = packet(question, ephemeral(host), source.unwrap_or(unset), target, ttl)?;
+    let sent = packet(question, ephemeral(host), source.unwrap_or_else(|| unspecified(target)), target, ttl)?;
     let explored = all(WAYS, |choices| round_trip(lab, choices, &entry, &sent, Reply::Service));
     let ways = distinct(explored.results);
     let known = |j: &Journey| j.unknown.is_empty();

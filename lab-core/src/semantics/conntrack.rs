@@ -66,7 +66,8 @@ pub struct Connection {
     pub confirmed: bool,
     /// Whether a packet went the reply way.
     pub seen_reply: bool,
-    /// Whether it saw enough to be kept.
+    /// Whether it saw enough to be kept. UDP is not before it is two seconds
+    /// old, which depends on time.
     pub assured: bool,
     /// Whether its source is rewritten.
     pub snat: bool,
@@ -78,6 +79,10 @@ pub struct Connection {
     pub destination_done: bool,
     /// How far TCP has come.
     pub tcp: TcpState,
+    /// Who reset it last.
+    pub reset_by: Option<Direction>,
+    /// Whether it is forgotten: later packets do not find it.
+    pub dead: bool,
 }
 
 /// What a packet is to its connection (`enum ip_conntrack_info`).
@@ -213,7 +218,7 @@ pub struct Connections(pub Vec<Connection>);
 impl Connections {
     /// The connection that has this tuple in one of its directions.
     pub fn find(&self, tuple: &Tuple, zone: u16) -> Option<(usize, Direction)> {
-        self.0.iter().enumerate().filter(|(_, c)| c.confirmed).find_map(|(index, c)| {
+        self.0.iter().enumerate().filter(|(_, c)| c.confirmed && !c.dead).find_map(|(index, c)| {
             if c.original == *tuple && c.original_zone == zone {
                 Some((index, Direction::Original))
             } else if c.reply == *tuple && c.reply_zone == zone {
@@ -228,7 +233,10 @@ impl Connections {
     /// (`nf_nat_used_tuple`).
     pub fn taken(&self, reply: &Tuple, by_other_than: &Tuple) -> bool {
         self.0.iter().any(|c| {
-            c.confirmed && c.original != *by_other_than && (c.reply == *reply || c.original == *reply)
+            c.confirmed
+                && !c.dead
+                && c.original != *by_other_than
+                && (c.reply == *reply || c.original == *reply)
         })
     }
 
@@ -253,8 +261,25 @@ impl Connections {
         }
         let Some(tuple) = Tuple::of(packet) else { return Found::None(Info::Invalid) };
         match self.find(&tuple, zones.0) {
+            Some((index, direction)) if self.reopens(index, direction, packet) => {
+                self.0[index].dead = true;
+                open(host, packet, tuple, zones)
+            }
             Some((index, direction)) => self.follow(index, direction, packet),
             None => open(host, packet, tuple, zones),
+        }
+    }
+
+    /// A SYN opens anew what is closed: after both FINs, or after a reset of
+    /// the same side.
+    fn reopens(&self, index: usize, direction: Direction, packet: &Packet) -> bool {
+        let Transport::Tcp { flags, .. } = packet.transport else { return false };
+        let connection = &self.0[index];
+        let syn = flags.has(TcpFlags::SYN) && flags.0 & (TcpFlags::ACK | TcpFlags::RST) == 0;
+        syn && match connection.tcp {
+            TcpState::TimeWait => true,
+            TcpState::Close => connection.reset_by == Some(direction),
+            _ => false,
         }
     }
 
@@ -266,13 +291,16 @@ impl Connections {
                 Next::Ignore => {}
                 Next::To(state) => {
                     connection.tcp = state;
+                    if flags.has(TcpFlags::RST) {
+                        connection.reset_by = Some(direction);
+                        // Reset before any reply was seen: not worth keeping.
+                        connection.dead = !connection.seen_reply;
+                    }
                     if state == TcpState::Established && connection.seen_reply {
                         connection.assured = true;
                     }
                 }
             }
-        } else if connection.seen_reply && matches!(packet.transport, Transport::Udp { .. }) {
-            connection.assured = true;
         }
         let info = match direction {
             Direction::Reply => {
@@ -290,10 +318,6 @@ impl Connections {
     fn track_error(&self, packet: &Packet, zone: u16) -> Found {
         let invalid = Found::None(Info::Invalid);
         let Some(inner) = packet.quoted().and_then(Tuple::of) else { return invalid };
-        // A redirect (type 5) is no error to conntrack, nor a query.
-        if matches!(packet.transport, Transport::Icmp { kind: 5, .. }) {
-            return invalid;
-        }
         let Some((index, direction)) = self.find(&inner.inverted(), zone) else { return invalid };
         let connection = &self.0[index];
         let expected = match direction {
@@ -357,6 +381,8 @@ fn open(host: &Host, packet: &Packet, tuple: Tuple, zones: (u16, u16)) -> Found 
         source_done: false,
         destination_done: false,
         tcp,
+        reset_by: None,
+        dead: false,
     }))
 }
 

@@ -31,13 +31,13 @@ pub const NAT_SOURCE: i32 = 100;
 /// in the order in which they were registered, which a snapshot does not
 /// tell across the back ends.
 pub fn ambiguous(host: &Host, hook: Hook, family: Family) -> bool {
-    let of = |backend: Backend| -> Vec<i32> {
+    let of = |backend: Backend| -> Vec<(bool, i32)> {
         let tables = host.ruleset.tables.iter().filter(|t| t.family.sees(family) && t.backend == backend);
         tables
             .flat_map(|t| &t.chains)
             .filter_map(|c| c.base)
-            .filter(|b| b.hook == hook && b.kind != ChainKind::Nat)
-            .map(|b| b.priority)
+            .filter(|b| b.hook == hook)
+            .map(|b| (b.kind == ChainKind::Nat, b.priority))
             .collect()
     };
     let legacy = of(Backend::Legacy);
@@ -51,14 +51,14 @@ pub fn ambiguous(host: &Host, hook: Hook, family: Family) -> bool {
 /// one priority.
 pub fn order(host: &Host, hook: Hook, family: Family, legacy_first: bool) -> Vec<Item<'_>> {
     let mut items: Vec<(i32, u8, Item)> = Vec::new();
-    let mut nat: Vec<(i32, (&Table, &Chain))> = Vec::new();
+    let mut nat: Vec<(i32, u8, (&Table, &Chain))> = Vec::new();
     for table in host.ruleset.tables.iter().filter(|t| t.family.sees(family)) {
         for chain in &table.chains {
             let Some(base) = chain.base.filter(|b| b.hook == hook) else { continue };
+            let rank = u8::from((table.backend == Backend::Legacy) != legacy_first);
             if base.kind == ChainKind::Nat {
-                nat.push((base.priority, (table, chain)));
+                nat.push((base.priority, rank, (table, chain)));
             } else {
-                let rank = u8::from((table.backend == Backend::Legacy) != legacy_first);
                 items.push((base.priority, 1 + rank, Item::Chain(table, chain)));
             }
         }
@@ -72,8 +72,8 @@ pub fn order(host: &Host, hook: Hook, family: Family, legacy_first: bool) -> Vec
         .any(|t| t.chains.iter().any(|c| c.base.is_some_and(|b| b.kind == ChainKind::Nat)));
     items.reverse();
     nat.reverse();
-    nat.sort_by_key(|(priority, _)| *priority);
-    let nat: Vec<_> = nat.into_iter().map(|(_, chain)| chain).collect();
+    nat.sort_by_key(|(priority, rank, _)| (*priority, *rank));
+    let nat: Vec<_> = nat.into_iter().map(|(_, _, chain)| chain).collect();
     match hook {
         Hook::Prerouting | Hook::Output => {
             items.push((CONNTRACK, 0, Item::Track));

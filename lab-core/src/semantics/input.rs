@@ -91,8 +91,17 @@ fn decide_v4<'a>(
     if src.is_multicast() || src.is_broadcast() {
         return Input::Dropped(Stage::MartianSource);
     }
+    let broadcast = || match zeronet(src) {
+        true => Input::Broadcast,
+        // The way back is looked up without a source of its own.
+        false => match validate_source(host, device, packet, None, None) {
+            Source::Fine => Input::Broadcast,
+            Source::Bad(stage) => Input::Dropped(stage),
+            Source::Unknown(why) => Input::Unknown(why),
+        },
+    };
     if dst.is_broadcast() || (src.is_unspecified() && dst.is_unspecified()) {
-        return Input::Broadcast;
+        return broadcast();
     }
     if zeronet(src) {
         return Input::Dropped(Stage::MartianSource);
@@ -129,18 +138,20 @@ fn decide_v4<'a>(
         Lookup::Found(route, hops) => (route, hops),
     };
     match route.kind {
-        RouteKind::Broadcast => Input::Broadcast,
-        RouteKind::Local | RouteKind::Anycast => match validate_source(host, device, packet, None) {
-            Source::Fine => Input::Local,
-            Source::Bad(stage) => Input::Dropped(stage),
-            Source::Unknown(why) => Input::Unknown(why),
-        },
+        RouteKind::Broadcast => broadcast(),
+        RouteKind::Local | RouteKind::Anycast => {
+            match validate_source(host, device, packet, Some(packet.dst), None) {
+                Source::Fine => Input::Local,
+                Source::Bad(stage) => Input::Dropped(stage),
+                Source::Unknown(why) => Input::Unknown(why),
+            }
+        }
         RouteKind::Unicast => match forwards {
             None => not_told(),
             Some(false) => Input::Dropped(Stage::NotForwarding),
             Some(true) => {
                 let out = hops.first().and_then(|h| h.interface.as_deref());
-                match validate_source(host, device, packet, out) {
+                match validate_source(host, device, packet, Some(packet.dst), out) {
                     Source::Fine => Input::Forward(route, hops),
                     Source::Bad(stage) => Input::Dropped(stage),
                     Source::Unknown(why) => Input::Unknown(why),
@@ -161,20 +172,28 @@ fn uses(hops: &[NextHop], device: &str) -> bool {
     hops.iter().any(|h| h.interface.as_deref() == Some(device))
 }
 
-/// `fib_validate_source`: whether a source may come in here.
-fn validate_source(host: &Host, device: &Interface, packet: &Packet, out: Option<&str>) -> Source {
+/// `fib_validate_source`: whether a source may come in here. `towards` is
+/// where the packet goes, the source of the way back.
+fn validate_source(
+    host: &Host,
+    device: &Interface,
+    packet: &Packet,
+    towards: Option<IpAddr>,
+    out: Option<&str>,
+) -> Source {
     let name = device.name.as_str();
     let accept_local = either(host, name, "accept_local");
     let Some(rp_filter) = max_setting(host, name, "rp_filter") else {
         // Not told: it matters only where the test would fail.
-        return match reverse_path(host, device, packet, out, 1, accept_local) {
+        return match reverse_path(host, device, packet, (towards, out), 1, accept_local) {
             Source::Bad(Stage::RpFilter) => {
                 Source::Unknown(format!("net.ipv4.conf.{name}.rp_filter is not told"))
             }
             other => other,
         };
     };
-    let redirects = either(host, name, "send_redirects");
+    // On unless told otherwise.
+    let redirects = max_setting(host, name, "send_redirects").is_none_or(|v| v != 0);
     if rp_filter == 0 && (out != Some(name) || !redirects) {
         if accept_local {
             return Source::Fine;
@@ -187,7 +206,7 @@ fn validate_source(host: &Host, device: &Interface, packet: &Packet, out: Option
             };
         }
     }
-    reverse_path(host, device, packet, out, rp_filter, accept_local)
+    reverse_path(host, device, packet, (towards, out), rp_filter, accept_local)
 }
 
 fn has_custom_rules(host: &Host) -> bool {
@@ -213,7 +232,7 @@ fn reverse_path(
     host: &Host,
     device: &Interface,
     packet: &Packet,
-    out: Option<&str>,
+    (towards, out): (Option<IpAddr>, Option<&str>),
     rp_filter: i64,
     accept_local: bool,
 ) -> Source {
@@ -221,7 +240,7 @@ fn reverse_path(
     let valid_mark = either(host, name, "src_valid_mark");
     let flow = Flow {
         dst: packet.src,
-        src: Some(packet.dst),
+        src: towards,
         iif: out.unwrap_or("lo"),
         oif: None,
         mark: if valid_mark { packet.mark } else { 0 },
@@ -255,7 +274,7 @@ fn decide_v6<'a>(host: &'a Host, device: &Interface, packet: &Packet) -> Input<'
     if packet.dst.is_multicast() {
         let IpAddr::V6(dst) = packet.dst else { return Input::Dropped(Stage::Martian) };
         // Every host is a member of the all-nodes groups.
-        return if matches!(dst.segments(), [0xff01 | 0xff02, 0, 0, 0, 0, 0, 0, 1]) {
+        return if matches!(dst.segments(), [0xff02, 0, 0, 0, 0, 0, 0, 1]) {
             Input::Broadcast
         } else {
             Input::Unknown("multicast membership".into())
@@ -281,5 +300,10 @@ fn decide_v6<'a>(host: &'a Host, device: &Interface, packet: &Packet) -> Input<'
 pub fn martian_v6(device: &Interface, packet: &Packet) -> bool {
     let (IpAddr::V6(src), IpAddr::V6(dst)) = (packet.src, packet.dst) else { return false };
     let loopback = device.kind == InterfaceKind::Loopback;
+    // Groups of interface scope never come from a wire.
+    let own_scope = dst.is_multicast() && dst.segments()[0] & 0xf <= 1;
+    if own_scope && !loopback {
+        return true;
+    }
     ((src.is_loopback() || dst.is_loopback()) && !loopback) || src.is_multicast() || dst.is_unspecified()
 }

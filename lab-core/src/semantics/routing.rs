@@ -77,6 +77,8 @@ fn rule_holds(rule: &PolicyRule, flow: &Flow) -> Tri {
         .and(|| port(rule.dport, flow.ports.map(|p| p.1)))
         .and(|| match rule.uid_range {
             None => Tri::Yes,
+            // What is forwarded is root's.
+            Some((low, _)) if flow.iif != "lo" => (low == 0).into(),
             Some(_) => Tri::Unknown("who owns the socket".into()),
         });
     holds.inverted(rule.invert)
@@ -95,6 +97,9 @@ pub fn lookup<'a>(host: &'a Host, flow: &Flow) -> Lookup<'a> {
     let own: Vec<&PolicyRule> = host.rules.iter().filter(|r| r.family == family).collect();
     let fallback = if own.is_empty() { PolicyRule::initial(family) } else { Vec::new() };
     let rules: Vec<&PolicyRule> = if own.is_empty() { fallback.iter().collect() } else { own };
+    if let Some(why) = one_trie(host, &rules, flow) {
+        return Lookup::Unknown(why);
+    }
     let mut at_least = 0;
     for rule in rules {
         if rule.priority < at_least {
@@ -128,6 +133,25 @@ pub fn lookup<'a>(host: &'a Host, flow: &Flow) -> Lookup<'a> {
         }
     }
     Lookup::NoRoute
+}
+
+/// Until somebody first adds a policy rule, the local and the main table of
+/// IPv4 are one trie (`fib_trie_unmerge`): a longer route of main then comes
+/// before a local prefix. Whether one was ever added a snapshot does not tell.
+fn one_trie(host: &Host, rules: &[&PolicyRule], flow: &Flow) -> Option<String> {
+    let initial = PolicyRule::initial(Family::Ipv4);
+    let plain = |r: &&PolicyRule| initial.iter().any(|i| i.priority == r.priority && i.action == r.action);
+    if !flow.dst.is_ipv4() || !rules.iter().all(plain) {
+        return None;
+    }
+    let longest = |table| {
+        let routes = host.routes.iter().filter(|r| r.table == table && r.destination.contains(&flow.dst));
+        routes.map(|r| r.destination.prefix_len()).max()
+    };
+    let local = longest(RouteTable::LOCAL)?;
+    longest(RouteTable::MAIN).filter(|main| *main > local).map(|_| {
+        format!("whether a policy rule was ever added on {}: a local prefix holds a longer route", host.name)
+    })
 }
 
 fn usable<'a>(route: &'a Route, flow: &Flow, strict: bool) -> Vec<&'a NextHop> {

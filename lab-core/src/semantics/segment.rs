@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::input::{self, Input};
+use super::routing::{lookup, Flow, Lookup};
 use super::source;
 use crate::addr::{Family, Mac};
 use crate::model::{
@@ -181,6 +182,8 @@ impl<'a> Segment<'a> {
 pub enum Resolved {
     /// The frame goes to this address.
     Mac(Mac),
+    /// Several answer; the kernel takes whichever comes first.
+    Several(Vec<Mac>),
     /// Nobody answers.
     Nobody,
     /// Whoever might answer lies outside the lab.
@@ -242,11 +245,19 @@ pub fn resolve(
             IpAddr::V6(dst) => source::for_interface_v6(host, &device.name, dst).map(IpAddr::V6),
         }
     };
-    for receiver in &segment.receivers {
-        if answers(*receiver, next_hop, asker) {
-            if let Some(mac) = receiver.device.mac {
-                return Resolved::Mac(mac);
-            }
+    let mut answering: Vec<Mac> = Vec::new();
+    for receiver in segment.receivers.iter().filter(|r| answers(**r, next_hop, asker)) {
+        answering.extend(receiver.device.mac.filter(|mac| !answering.contains(mac)));
+    }
+    match answering.as_slice() {
+        [] => {}
+        [only] => return Resolved::Mac(*only),
+        _ => return Resolved::Several(answering),
+    }
+    // Proxy entries set by hand are not in what `ip neigh show` prints.
+    if next_hop.is_ipv6() {
+        if let Some(proxy) = segment.receivers.iter().find(|r| proxies_ndp(**r)) {
+            return Resolved::Unknown(format!("what {} answers for by proxy_ndp", proxy.host.name));
         }
     }
     let unmodelled =
@@ -260,6 +271,12 @@ pub fn resolve(
         _ if segment.open => Resolved::Outside,
         _ => Resolved::Nobody,
     }
+}
+
+/// Whether a device answers neighbour solicitations for others.
+fn proxies_ndp(receiver: Receiver) -> bool {
+    let setting = |name: &str| receiver.host.sysctls.interface("ipv6", name, "proxy_ndp");
+    setting("all").max(setting(&receiver.device.name)).is_some_and(|v| v != 0)
 }
 
 /// Whether a host answers ARP or ND for an address on a device.
@@ -277,7 +294,7 @@ fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> bool {
         return false;
     }
     if Family::of(target) == Family::Ipv6 {
-        return here() || proxied();
+        return here() || (proxied() && proxies_ndp(receiver));
     }
     let question = Packet {
         src: asker.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
@@ -296,6 +313,18 @@ fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> bool {
             .max(host.sysctls.interface("ipv4", &device.name, key))
             .unwrap_or(0)
     };
+    // arp_filter: only where the way back to the asker leaves by this device.
+    if setting("arp_filter") != 0 {
+        let back = asker.map(|asker| {
+            let flow = Flow { dst: asker, src: Some(target), iif: "lo", ..input::flow(&question, "lo") };
+            lookup(host, &flow)
+        });
+        match back {
+            Some(Lookup::Found(_, hops))
+                if hops.iter().any(|h| h.interface.as_deref() == Some(&device.name)) => {}
+            _ => return false,
+        }
+    }
     match input::decide(host, device, &question) {
         Input::Local => match setting("arp_ignore") {
             0 => true,

@@ -48,13 +48,7 @@ pub fn for_interface_v4(host: &Host, device: &str, near: Option<IpAddr>, scope: 
     if let Some(address) = own.iter().find(same_net).or_else(|| own.first()) {
         return v4(address);
     }
-    host.interfaces
-        .iter()
-        .filter(|i| i.up)
-        .flat_map(primary)
-        .find(|a| a.scope != Scope::Link)
-        .as_ref()
-        .and_then(v4)
+    host.interfaces.iter().flat_map(primary).find(|a| a.scope != Scope::Link).as_ref().and_then(v4)
 }
 
 fn v6_scope(address: Ipv6Addr) -> u8 {
@@ -108,7 +102,12 @@ pub fn for_interface_v6(host: &Host, device: &str, dst: Ipv6Addr) -> Option<Ipv6
             if address.tentative {
                 continue;
             }
-            let rank = rank(candidate, address, interface.name == device, dst, wanted);
+            let here = interface.name == device;
+            let setting = |name: &str| host.sysctls.interface("ipv6", name, "use_tempaddr");
+            let private = setting(&interface.name).or_else(|| setting("all")).is_some_and(|v| v >= 2);
+            // Rule 7: public addresses, unless temporary ones are wanted.
+            let public = address.temporary == private;
+            let rank = rank(candidate, address, (here, public), dst, wanted);
             if best.as_ref().is_none_or(|(other, _)| rank > *other) {
                 best = Some((rank, candidate));
             }
@@ -118,12 +117,18 @@ pub fn for_interface_v6(host: &Host, device: &str, dst: Ipv6Addr) -> Option<Ipv6
 }
 
 /// Preferences in RFC 6724's order; greater is better.
-type Rank = (bool, i16, bool, bool, bool, u32);
+type Rank = (bool, i16, bool, bool, bool, bool, u32);
 
-fn rank(candidate: Ipv6Addr, address: &Address, here: bool, dst: Ipv6Addr, wanted: u8) -> Rank {
+fn rank(
+    candidate: Ipv6Addr,
+    address: &Address,
+    (here, public): (bool, bool),
+    dst: Ipv6Addr,
+    wanted: u8,
+) -> Rank {
     let scope = v6_scope(candidate);
     // Rule 2: the smallest scope that is not too small; else the largest.
     let fit = if scope >= wanted { -i16::from(scope) } else { i16::from(scope) - 128 };
     let common = (candidate.to_bits() ^ dst.to_bits()).leading_zeros().min(u32::from(address.prefix_len));
-    (candidate == dst, fit, !address.deprecated, here, v6_label(candidate) == v6_label(dst), common)
+    (candidate == dst, fit, !address.deprecated, here, v6_label(candidate) == v6_label(dst), public, common)
 }

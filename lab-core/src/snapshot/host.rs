@@ -4,7 +4,7 @@ use crate::addr::Family;
 use crate::formats::{
     address, bridge_vlan, fdb, ipset, iptables, link, neighbour, nft_json, route, rule, sysctl, ErrorKind,
 };
-use crate::model::{Backend, Host, Origin, Part, Table, TableFamily, Unmodelled};
+use crate::model::{Backend, Chain, Host, Origin, Part, Policy, Table, TableFamily, Unmodelled};
 
 use super::folder::Folder;
 use super::Error;
@@ -119,7 +119,8 @@ fn routing(folder: &Folder, host: &mut Host) -> Result<(), Error> {
 
 fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
     let mut tables: Vec<Table> = Vec::new();
-    let mut told = false;
+    // ip6tables alone says nothing about IPv4; the other way round IPv6 has none.
+    let (mut told, mut told6) = (false, false);
     for (name, family) in [
         ("iptables.save", Family::Ipv4),
         ("iptables-legacy.save", Family::Ipv4),
@@ -127,7 +128,8 @@ fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         ("ip6tables-legacy.save", Family::Ipv6),
     ] {
         if let Some(text) = folder.read(name)? {
-            told = true;
+            told |= family == Family::Ipv4;
+            told6 = true;
             let read = iptables::parse(&folder.shown(name), &text, family)?;
             let again = |t: &Table| tables.iter().any(|o| same(o, t));
             if let Some(twice) = read.iter().find(|t| again(t)) {
@@ -169,11 +171,17 @@ fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         told = true;
     }
     if !told {
-        host.unknown.extend([Part::Firewall4, Part::Firewall6]);
+        host.unknown.insert(Part::Firewall4);
+    }
+    if !told && !told6 {
+        host.unknown.insert(Part::Firewall6);
     }
     for table in &tables {
         let seen = match table.family {
-            TableFamily::Arp | TableFamily::Bridge | TableFamily::Netdev => false,
+            TableFamily::Arp | TableFamily::Bridge | TableFamily::Netdev => {
+                let drops = |c: &Chain| c.base.is_some_and(|b| b.policy == Policy::Drop);
+                !table.chains.iter().any(|c| drops(c) || !c.rules.is_empty())
+            }
             TableFamily::Ip | TableFamily::Ip6 | TableFamily::Inet => true,
         };
         if !seen {
@@ -205,12 +213,16 @@ fn leftovers(folder: &Folder, host: &mut Host) -> Result<(), Error> {
             continue;
         }
         let origin = Origin { file: folder.shown(&name), line: 0 };
-        let empty = name == "ebtables.save"
-            && folder.read(&name)?.is_some_and(|t| !t.lines().any(|l| l.starts_with("-A")));
-        if !empty {
-            let text = folder.shown(&name);
-            host.unmodelled.push(Unmodelled { origin, what: "file that is not read".into(), text });
+        if name == "ebtables.save" {
+            let text = folder.read(&name)?.unwrap_or_default();
+            let drops = |l: &str| l.starts_with("-A") || (l.starts_with(':') && l.contains("DROP"));
+            if let Some(line) = text.lines().find(|l| drops(l)) {
+                host.unmodelled.push(Unmodelled { origin, what: "ebtables rules".into(), text: line.into() });
+            }
+            continue;
         }
+        let text = folder.shown(&name);
+        host.unmodelled.push(Unmodelled { origin, what: Unmodelled::UNREAD.into(), text });
     }
     Ok(())
 }

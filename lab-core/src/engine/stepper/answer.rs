@@ -9,12 +9,17 @@ use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
 use crate::model::{
     AddressType, Answer, AnswerKind, Decision, Frame, Hop, HopDirection, Host, Interface, Outcome, Packet,
-    Stage,
+    PacketType, Scope, Stage,
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::icmp;
-use crate::semantics::routing::Flow;
+use crate::semantics::routing::{lookup, Flow, Lookup};
 use crate::semantics::source;
+
+/// Whether the route for a flow says which source to use.
+fn named_source(host: &Host, flow: &Flow) -> bool {
+    matches!(lookup(host, flow), Lookup::Found(route, _) if route.prefsrc.is_some())
+}
 
 impl<'a> Walk<'a, '_> {
     /// Answers a packet that `by` ended. Nothing is sent about ICMP errors,
@@ -35,7 +40,9 @@ impl<'a> Walk<'a, '_> {
         if !self.tunnels.is_empty() {
             return silent;
         }
-        if self.is_answer || (!is_reset && !icmp::may_answer(&about.packet)) {
+        // Nor is anything sent about what was sent to everybody.
+        let to_all = about.to_all || (!is_reset && about.packet_type != PacketType::Unicast);
+        if self.is_answer || to_all || (!is_reset && !icmp::may_answer(&about.packet)) {
             return silent;
         }
         let Some((way, packet)) = self.answer_way(host, about, kind, local) else { return silent };
@@ -101,6 +108,17 @@ impl<'a> Walk<'a, '_> {
                 (own.then_some(packet.dst), Some(58), None)
             }
         };
+        let setting = |key: &str| host.sysctls.number(&format!("net.ipv4.{key}")).is_some_and(|v| v != 0);
+        let src = match (kind, src, &about.device) {
+            (AnswerKind::Icmp(..), None, Some(device)) if setting("icmp_errors_use_inbound_ifaddr") => {
+                source::for_interface_v4(host, device, Some(packet.src), Scope::Link).map(IpAddr::V4)
+            }
+            _ => src,
+        };
+        let reflect = match v4 {
+            true => setting("fwmark_reflect"),
+            false => host.sysctls.number("net.ipv6.fwmark_reflect").is_some_and(|v| v != 0),
+        };
         let unspecified = |a: &IpAddr| !a.is_unspecified();
         let draft = icmp::error(host, packet, kind, src.unwrap_or(packet.dst));
         let flow = Flow {
@@ -108,7 +126,7 @@ impl<'a> Walk<'a, '_> {
             src: src.filter(unspecified),
             iif: "lo",
             oif: None,
-            mark: 0,
+            mark: if reflect { packet.mark } else { 0 },
             tos: draft.tos,
             protocol,
             ports,
@@ -117,8 +135,8 @@ impl<'a> Walk<'a, '_> {
         let src = match (kind, src, packet.src, &about.device) {
             (AnswerKind::TcpReset, ..) => packet.dst,
             // ICMPv6 speaks as the device that the packet came in by, not as
-            // the one that the error leaves by.
-            (AnswerKind::Icmp6(..), None, IpAddr::V6(back), Some(device)) => {
+            // the one that the error leaves by, unless the route names a source.
+            (AnswerKind::Icmp6(..), None, IpAddr::V6(back), Some(device)) if !named_source(host, &flow) => {
                 source::for_interface_v6(host, device, back).map_or(chosen, IpAddr::V6)
             }
             _ => chosen,

@@ -4,6 +4,7 @@
 
 use super::hook::{Ends, HookEnd};
 use super::receive::kept;
+use super::send::VLAN_TAG;
 use super::skb::{Bridged, Skb};
 use super::{Step, Walk};
 use crate::addr::{Family, Mac};
@@ -28,7 +29,12 @@ impl<'a> Walk<'a, '_> {
                 self.unknown.push(format!("{}: VLAN filtering of {}", host.name, bridge.name));
             }
         }
-        if filters(host, bridge, &skb.packet) {
+        let filtered = filters(host, bridge, &skb.packet).unwrap_or_else(|| {
+            let why =
+                format!("{}: whether br_netfilter is loaded, which sysctl.txt does not tell", host.name);
+            self.choices.pick(2, &why) == 1
+        });
+        if filtered {
             skb.bridged = Some(Bridged { input: port.name.clone(), output: None, prerouted: true });
             let destination = skb.packet.dst;
             let ends = Ends { input: Some(&bridge.name), ..Ends::default() };
@@ -109,8 +115,8 @@ impl<'a> Walk<'a, '_> {
                 self.bridge_in(host, bridge, port, skb)
             }
             Resolved::Nobody => self.dropped(&host.name, Stage::NeighbourFailed),
-            Resolved::Outside => {
-                let what = format!("whether {next} answers outside the lab");
+            Resolved::Outside | Resolved::Several(_) => {
+                let what = format!("who answers for {next}");
                 self.dropped(&host.name, Stage::Unmodelled(what))
             }
             Resolved::Unknown(why) => self.dropped(&host.name, Stage::Unmodelled(why)),
@@ -151,6 +157,9 @@ impl<'a> Walk<'a, '_> {
                 end => return self.stopped(host, skb, end, false),
             }
         }
+        if skb.packet.length > port.mtu.saturating_add(VLAN_TAG) {
+            return self.dropped(&host.name, Stage::Mtu);
+        }
         let frame = Frame { packet: skb.packet.clone(), ..frame };
         self.device_out(host, port, frame, skb)
     }
@@ -190,7 +199,16 @@ impl<'a> Walk<'a, '_> {
         }
         let leads = |p: &&&'a Interface| behind(lab, host, p).owner(mac).is_some();
         if let Some(port) = allowed.iter().find(leads) {
-            return Ok(port);
+            let settings = port.port.clone().unwrap_or_default();
+            let known = listed(false).is_some_and(|e| e.interface == port.name);
+            return match (settings.flood || known, settings.learning) {
+                (true, _) => Ok(port),
+                (false, false) => Err(Stage::BridgeNoPort),
+                (false, true) => Err(Stage::Unmodelled(format!(
+                    "whether {} knows {mac} behind {}",
+                    bridge.name, port.name
+                ))),
+            };
         }
         if own.iter().any(|p| leads(&p)) {
             return Err(Stage::BridgeNoPort);
@@ -214,14 +232,21 @@ impl<'a> Walk<'a, '_> {
     }
 }
 
-/// Whether br_netfilter shows this bridge's frames to the IP hooks.
-fn filters(host: &Host, bridge: &Interface, packet: &Packet) -> bool {
-    let InterfaceKind::Bridge(settings) = &bridge.kind else { return false };
+/// Whether br_netfilter shows this bridge's frames to the IP hooks; none: not
+/// told. Without the module its settings are missing from a whole `sysctl -a`.
+fn filters(host: &Host, bridge: &Interface, packet: &Packet) -> Option<bool> {
+    let InterfaceKind::Bridge(settings) = &bridge.kind else { return Some(false) };
     let (key, own) = match packet.family() {
         Family::Ipv4 => ("net.bridge.bridge-nf-call-iptables", settings.nf_call_iptables),
         Family::Ipv6 => ("net.bridge.bridge-nf-call-ip6tables", settings.nf_call_ip6tables),
     };
-    own || host.sysctls.number(key).is_some_and(|v| v != 0)
+    let whole = host.sysctls.0.keys().any(|k| k.starts_with("kernel.") || k.starts_with("net.bridge."));
+    match host.sysctls.number(key) {
+        _ if own => Some(true),
+        Some(value) => Some(value != 0),
+        None if whole || host.ruleset.tables.is_empty() => Some(false),
+        None => None,
+    }
 }
 
 fn frame(skb: &Skb) -> Frame {

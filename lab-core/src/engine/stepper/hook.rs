@@ -172,6 +172,13 @@ impl<'a> Walk<'a, '_> {
             End::Source => connection.source_done,
             End::Destination => connection.destination_done,
         };
+        if error && matches!(skb.packet.transport, crate::model::Transport::Icmp { kind: 5, .. }) {
+            // Redirects about translated connections are dropped.
+            if connection.snat || connection.dnat {
+                self.unknown.push(format!("{}: an ICMP redirect about a translated connection", host.name));
+            }
+            return None;
+        }
         let opens = matches!(skb.info, Info::New | Info::Related | Info::RelatedReply);
         let mut by = None;
         if opens && !error && !settled {

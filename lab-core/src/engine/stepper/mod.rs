@@ -1,6 +1,6 @@
 //! The plain stepper: one packet, rule by rule, as the kernel does it.
 //!
-//! A packet is carried from place to place by a loop over [`Step`]s; each
+//! A packet is carried from place to place by a loop over steps; each
 //! stage returns the next. Nothing recurses along the way, so a packet may go
 //! as far as its TTL lets it.
 
@@ -204,6 +204,12 @@ impl<'a, 'w> Walk<'a, 'w> {
             Family::Ipv4 => Part::Routes4,
             Family::Ipv6 => Part::Routes6,
         };
+        for item in host.unmodelled.iter().filter(|u| !u.stands_apart()) {
+            let what = format!("{}: {} ({})", host.name, item.what, item.origin);
+            if !self.unknown.contains(&what) {
+                self.unknown.push(what);
+            }
+        }
         for part in [Part::Links, Part::Addresses, routes] {
             if host.unknown.contains(&part) {
                 let what = format!("{}: the {part} are not in the snapshot", host.name);

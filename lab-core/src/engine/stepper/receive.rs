@@ -45,6 +45,7 @@ impl<'a> Walk<'a, '_> {
         mut skb: Skb,
     ) -> Step<'a> {
         self.hop(&host.name, &device.name, HopDirection::In, &skb.packet);
+        self.note_untold(host, skb.packet.family());
         if !device.up {
             return self.dropped(&host.name, Stage::LinkDown);
         }
@@ -75,7 +76,6 @@ impl<'a> Walk<'a, '_> {
             return self.dropped(&host.name, Stage::Martian);
         }
         skb.device = Some(device.name.clone());
-        self.note_untold(host, skb.packet.family());
         let sabotaged = skb.bridged.as_ref().is_some_and(|b| b.prerouted);
         if !sabotaged {
             let ends = Ends { input: Some(&device.name), ..Ends::default() };
@@ -92,7 +92,10 @@ impl<'a> Walk<'a, '_> {
         }
         match input::decide(host, device, &skb.packet) {
             Input::Local => self.deliver(host, device, skb),
-            Input::Broadcast => self.deliver(host, device, skb),
+            Input::Broadcast => {
+                skb.to_all = true;
+                self.deliver(host, device, skb)
+            }
             Input::Forward(route, hops) => self.forward(host, device, route, &hops, skb),
             Input::Refused(kind) => self.refused(host, kind, skb),
             Input::Dropped(stage) => self.dropped(&host.name, stage),
@@ -139,7 +142,11 @@ impl<'a> Walk<'a, '_> {
         let Some(way) = self.way(host, route, hops, skb.packet.dst) else {
             return self.dropped(&host.name, Stage::NoRoute);
         };
-        if !v4 && link_local(skb.packet.src) {
+        let turns_back = way.device.name == device.name;
+        if !v4 && !turns_back && skb.packet.src.is_unspecified() {
+            return self.dropped(&host.name, Stage::MartianSource);
+        }
+        if !v4 && !turns_back && link_local(skb.packet.src) {
             return self.answer(host, &skb, AnswerKind::Icmp6(1, 2), by(Stage::MartianSource), false);
         }
         let mtu = route.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);

@@ -16,6 +16,9 @@ use crate::semantics::routing::{lookup, Flow, Lookup};
 use crate::semantics::segment::{behind, hidden, owns_mac, resolve, Resolved};
 use crate::semantics::source;
 
+/// Bytes of an 802.1Q tag, which devices allow beyond their MTU.
+pub(super) const VLAN_TAG: u32 = 4;
+
 /// The way a packet leaves a host.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way<'a> {
@@ -64,7 +67,7 @@ impl<'a> Walk<'a, '_> {
     pub(super) fn route_out(&mut self, host: &'a Host, flow: &Flow) -> Result<(Way<'a>, IpAddr), NoWay> {
         if let (IpAddr::V4(dst), Some(src)) = (flow.dst, flow.src) {
             if dst.is_multicast() || dst.is_broadcast() {
-                let device = host.interface_with(src).or_else(|| host.interfaces.first());
+                let device = host.interface_with(src);
                 let Some(device) = device else { return Err(NoWay::Errno("ENETUNREACH")) };
                 return Ok((
                     Way { device, next_hop: flow.dst, broadcast: dst.is_broadcast(), local: false },
@@ -124,11 +127,47 @@ impl<'a> Walk<'a, '_> {
             Err(NoWay::Errno(errno)) => self.dropped(&host.name, Stage::Send(errno.into())),
             Err(NoWay::Unknown(why)) => self.dropped(&host.name, Stage::Unmodelled(why)),
             Ok((way, src)) => {
+                let way = match self.connected(host, &flow, way, src) {
+                    Ok(way) => way,
+                    Err(NoWay::Errno(errno)) => return self.dropped(&host.name, Stage::Send(errno.into())),
+                    Err(NoWay::Unknown(why)) => return self.dropped(&host.name, Stage::Unmodelled(why)),
+                };
+                // A raw socket does not fragment.
+                if !socket && packet.length > way.device.mtu {
+                    return self.dropped(&host.name, Stage::Send("EMSGSIZE".into()));
+                }
                 let mut skb = Skb::new(packet);
                 skb.packet.src = src;
                 self.local_out(host, way, skb)
             }
         }
+    }
+
+    /// `connect()` of IPv4 looks the route up again once it has chosen the
+    /// source (`ip_route_connect`), so that rules by source decide. TCP always
+    /// connects; a UDP program may or may not.
+    fn connected(
+        &mut self,
+        host: &'a Host,
+        flow: &Flow,
+        way: Way<'a>,
+        src: IpAddr,
+    ) -> Result<Way<'a>, NoWay> {
+        let connects = matches!(flow.protocol, Some(6 | 17 | 132));
+        if flow.src.is_some() || !connects || src.is_ipv6() {
+            return Ok(way);
+        }
+        let looked = self.events.len();
+        let (again, _) = self.route_out(host, &Flow { src: Some(src), ..*flow })?;
+        if (&again.device.name, again.next_hop) == (&way.device.name, way.next_hop) {
+            self.events.truncate(looked);
+            return Ok(way);
+        }
+        let why = format!("{}: whether the program connects before it sends", host.name);
+        if flow.protocol == Some(17) && self.choices.pick(2, &why) == 1 {
+            return Ok(way);
+        }
+        Ok(again)
     }
 
     /// OUTPUT and what follows (`__ip_local_out`). The hook keeps the device
@@ -193,6 +232,15 @@ impl<'a> Walk<'a, '_> {
                 _ => Resolved::Nobody,
             };
         }
+        if let Resolved::Several(macs) = &found {
+            let why = format!("{}: who answers first for {}", host.name, way.next_hop);
+            found = Resolved::Mac(macs[self.choices.pick(macs.len(), &why)]);
+        }
+        if skb.packet.length > device.mtu {
+            // Whoever must not fragment was told so before.
+            self.unknown
+                .push(format!("{}: fragments, {} bytes by {}", host.name, skb.packet.length, device.name));
+        }
         match found {
             Resolved::Mac(mac) => {
                 let frame =
@@ -200,7 +248,7 @@ impl<'a> Walk<'a, '_> {
                 self.device_out(host, device, frame, skb)
             }
             Resolved::Unknown(why) => self.dropped(&host.name, Stage::Unmodelled(why)),
-            Resolved::Nobody | Resolved::Outside => {
+            Resolved::Nobody | Resolved::Outside | Resolved::Several(_) => {
                 let v4 = skb.packet.family() == Family::Ipv4;
                 let kind = if v4 { AnswerKind::Icmp(3, 1) } else { AnswerKind::Icmp6(1, 3) };
                 let by = Decision::Stage { host: host.name.clone(), stage: Stage::HostUnreachable };
@@ -269,6 +317,11 @@ impl<'a> Walk<'a, '_> {
             let stage = there.iter().find_map(|h| hidden(lab, h)).map_or(Stage::NotMyMac, Stage::Unmodelled);
             return self.dropped(&host.name, stage);
         };
+        // is_skb_forwardable: a veth takes no more than its own MTU and a tag.
+        let whole = end.mtu.saturating_add(VLAN_TAG);
+        if end.kind == InterfaceKind::Veth && skb.packet.length > whole {
+            return self.dropped(&peer.name, Stage::Mtu);
+        }
         let mut next = skb.scrubbed();
         if peer.name != host.name {
             next.packet.mark = 0;

@@ -39,6 +39,8 @@ pub(super) struct Skb {
     pub packet_type: PacketType,
     /// The device it came in by (`IP6CB(skb)->iif`); none: it was sent here.
     pub device: Option<String>,
+    /// Whether its route is one to everybody.
+    pub to_all: bool,
     /// Whether it loops back inside the host with its route already known.
     pub looped_back: bool,
 }
@@ -56,6 +58,7 @@ impl Skb {
             destination_mac: None,
             packet_type: PacketType::Unicast,
             device: None,
+            to_all: false,
             looped_back: false,
         }
     }

@@ -1,5 +1,6 @@
 //! conntrack and state (`xt_conntrack.c`, `xt_state.c`).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::addr::{Masked, PortRange};
@@ -17,6 +18,14 @@ fn has(connection: &Connection, status: ConntrackStatus) -> bool {
         ConntrackStatus::Snat => connection.snat,
         ConntrackStatus::Dnat => connection.dnat,
     }
+}
+
+/// Whether time decides if a connection has one of these.
+fn in_time(connection: &Connection, wanted: &BTreeSet<ConntrackStatus>) -> bool {
+    wanted.contains(&ConntrackStatus::Assured)
+        && connection.original.protocol == 17
+        && connection.seen_reply
+        && !wanted.iter().any(|s| has(connection, *s))
 }
 
 /// Whether the condition holds. Without a connection only the state is
@@ -51,10 +60,10 @@ pub fn holds(condition: &ConntrackMatch, at: &Context) -> Tri {
         && address(&condition.reply_source, connection.reply.src)
         && address(&condition.reply_destination, connection.reply.dst)
         && condition.protocol.as_ref().is_none_or(|p| (p.value == connection.original.protocol) != p.invert)
-        && condition
-            .status
-            .as_ref()
-            .is_none_or(|s| s.value.iter().any(|status| has(connection, *status)) != s.invert);
+        && condition.status.as_ref().is_none_or(|s| {
+            // An old UDP flow is assured, a young one is not.
+            in_time(connection, &s.value) || s.value.iter().any(|status| has(connection, *status)) != s.invert
+        });
     let port = |wanted: &Option<Not<PortRange>>, actual: PortValue| match wanted {
         None => Tri::Yes,
         Some(w) => in_range(actual, w.value).inverted(w.invert),
@@ -64,6 +73,10 @@ pub fn holds(condition: &ConntrackMatch, at: &Context) -> Tri {
         .and(|| port(&condition.original_dport, connection.original.dport))
         .and(|| port(&condition.reply_sport, connection.reply.sport))
         .and(|| port(&condition.reply_dport, connection.reply.dport))
+        .and(|| match &condition.status {
+            Some(s) if in_time(connection, &s.value) => Tri::Unknown("how old the UDP flow is".into()),
+            _ => Tri::Yes,
+        })
         .and(|| match condition.expire {
             None => Tri::Yes,
             Some(_) => Tri::Unknown("how long the connection lives yet".into()),

@@ -44,7 +44,7 @@ fn elements(at: &Context, set: &Ipset, directions: &[SetDirection]) -> Tri {
     if directions.len() < set.fields.len() {
         return Tri::No;
     }
-    let mut best: Option<(u32, bool)> = None;
+    let mut best: Option<(Vec<u8>, bool)> = None;
     let mut unknown = None;
     for element in &set.elements {
         match element_holds(at, set, element, directions) {
@@ -52,7 +52,7 @@ fn elements(at: &Context, set: &Ipset, directions: &[SetDirection]) -> Tri {
             Tri::Unknown(why) => unknown = Some(why),
             Tri::Yes => {
                 let length = specificity(element);
-                if best.is_none_or(|(other, _)| length > other) {
+                if best.as_ref().is_none_or(|(other, _)| length > *other) {
                     best = Some((length, !element.nomatch));
                 }
             }
@@ -65,23 +65,22 @@ fn elements(at: &Context, set: &Ipset, directions: &[SetDirection]) -> Tri {
     }
 }
 
-fn specificity(element: &IpsetElement) -> u32 {
-    element
-        .items
-        .iter()
-        .map(|item| match item {
-            IpsetItem::Net(net) => u32::from(net.prefix_len()),
-            _ => 0,
-        })
-        .sum()
+/// Lengths of prefixes, the first dimension before the second.
+fn specificity(element: &IpsetElement) -> Vec<u8> {
+    let length = |item: &IpsetItem| match item {
+        IpsetItem::Net(net) => net.prefix_len(),
+        _ => 0,
+    };
+    element.items.iter().map(length).collect()
 }
 
 fn element_holds(at: &Context, set: &Ipset, element: &IpsetElement, directions: &[SetDirection]) -> Tri {
-    let parts = set.fields.iter().zip(&element.items).zip(directions);
-    parts.fold(Tri::Yes, |truth, ((field, item), direction)| truth.and(|| part(at, *field, item, *direction)))
+    let bitmap = set.method == "bitmap";
+    let parts = element.items.iter().zip(directions);
+    parts.fold(Tri::Yes, |truth, (item, direction)| truth.and(|| part(at, bitmap, item, *direction)))
 }
 
-fn part(at: &Context, field: IpsetField, item: &IpsetItem, direction: SetDirection) -> Tri {
+fn part(at: &Context, bitmap: bool, item: &IpsetItem, direction: SetDirection) -> Tri {
     let source = direction == SetDirection::Src;
     let address = if source { at.packet.src } else { at.packet.dst };
     match item {
@@ -89,7 +88,8 @@ fn part(at: &Context, field: IpsetField, item: &IpsetItem, direction: SetDirecti
         IpsetItem::Range(low, high) => within(address, *low, *high).into(),
         IpsetItem::Port { protocol, ports } => {
             let actual = at.packet.transport.protocol();
-            if protocol.is_some_and(|p| p != actual) {
+            // A bitmap of ports knows TCP and UDP alone (ip_set_get_ip4_port).
+            if protocol.is_some_and(|p| p != actual) || (bitmap && !matches!(actual, 6 | 17)) {
                 return Tri::No;
             }
             match (at.packet.transport.ports(), at.packet.transport.icmp()) {
@@ -112,10 +112,7 @@ fn part(at: &Context, field: IpsetField, item: &IpsetItem, direction: SetDirecti
             };
             (actual == Some(name.as_str())).into()
         }
-        IpsetItem::Mark(mark) => {
-            debug_assert_eq!(field, IpsetField::Mark);
-            (at.packet.mark == *mark).into()
-        }
+        IpsetItem::Mark(mark) => (at.packet.mark == *mark).into(),
     }
 }
 

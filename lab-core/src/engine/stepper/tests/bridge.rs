@@ -113,3 +113,29 @@ fn bridged_frames_meet_every_bridge_they_cross() {
     let journey = lab.send(&[("a", ping("0.0.0.0", "10.0.0.3"))]);
     assert_eq!(rule(&journey), ("filter", "FORWARD", Some(1)));
 }
+
+#[test]
+fn a_port_that_neither_learns_nor_floods_gets_only_what_was_entered_by_hand() {
+    let mut lab = switched(0);
+    let port = lab.get("hv").interfaces.iter_mut().find(|i| i.name == "vnet1").unwrap();
+    let settings = port.port.as_mut().unwrap();
+    (settings.flood, settings.learning) = (false, false);
+    let journey = lab.send(&[("a", ping("0.0.0.0", "10.0.0.3"))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
+}
+
+#[test]
+fn whether_br_netfilter_is_loaded_must_be_told() {
+    let mut lab = switched(1);
+    lab.rules("hv", "*filter\n:FORWARD DROP [0:0]");
+    let key = "net.bridge.bridge-nf-call-iptables";
+    lab.get("hv").sysctls.0.remove(key);
+    let outcomes = |lab: &Build| {
+        let way = |choices: &mut _| lab.run(choices, &[("a", ping("0.0.0.0", "10.0.0.3"))]).outcome.name();
+        crate::engine::explore::all(4, way).results
+    };
+    assert_eq!(outcomes(&lab), ["delivered", "dropped"]);
+    // A whole `sysctl -a` without the key: the module is not loaded.
+    lab.sysctl("hv", "kernel.panic", 0);
+    assert_eq!(outcomes(&lab), ["delivered"]);
+}

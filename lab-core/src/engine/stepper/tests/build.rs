@@ -31,7 +31,7 @@ fn local(host: &mut Host, kind: RouteKind, net: IpNet, device: &str, table: Rout
         metric: 0,
         tos: 0,
         scope: if link { Scope::Link } else { Scope::Host },
-        prefsrc: Some(src),
+        prefsrc: src.is_ipv4().then_some(src),
         next_hops: vec![hop(None, device)],
         mtu: None,
         protocol: "kernel".into(),
@@ -97,6 +97,7 @@ impl Build {
                 scope: if net.addr().is_loopback() { Scope::Host } else { Scope::Global },
                 secondary: false,
                 deprecated: false,
+                temporary: false,
                 tentative: false,
             });
         }

@@ -2,7 +2,7 @@ use super::build::{ping, tcp, udp, Build};
 use super::{rule, seen};
 use crate::engine::explore::all;
 use crate::formats::nft_json;
-use crate::model::{Outcome, TcpFlags};
+use crate::model::{Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
 
 fn nft(lab: &mut Build, host: &str, objects: &str) {
     let text = format!("{{\"nftables\":[{objects}]}}");
@@ -115,4 +115,42 @@ fn marks_do_not_leave_the_host() {
     lab.rules("router", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m mark --mark 0 -j ACCEPT");
     let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
     assert!(matches!(journey.outcome, Outcome::Delivered { .. }));
+}
+
+/// The rule of FORWARD that a third packet of a connection meets.
+fn third(first: Packet, second: Packet) -> Option<usize> {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.0.1.2 -m mark --mark 7 -m conntrack --ctstate NEW -j DROP\n\
+         -A FORWARD -s 10.0.1.2 -m mark --mark 7 -m conntrack --ctstate ESTABLISHED -j DROP",
+    );
+    lab.rules(
+        "router",
+        "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m ttl --ttl-eq 60 -j MARK --set-mark 7",
+    );
+    let again = Packet { ttl: 60, ..first.clone() };
+    rule(&lab.send(&[("client", first), ("server", second), ("client", again)])).2
+}
+
+#[test]
+fn a_syn_after_a_reset_that_was_the_first_reply_is_new() {
+    let (client, server) = (("10.0.1.2", 4000), ("10.0.2.2", 80));
+    let syn = tcp(client, server, TcpFlags::SYN);
+    assert_eq!(third(syn.clone(), tcp(server, client, TcpFlags::RST | TcpFlags::ACK)), Some(1));
+    assert_eq!(third(syn, tcp(server, client, TcpFlags::SYN | TcpFlags::ACK)), Some(2));
+}
+
+#[test]
+fn an_icmp_redirect_about_a_connection_is_related() {
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m conntrack --ctstate RELATED -j DROP");
+    let first = udp(("10.0.1.2", 1), ("10.0.2.2", 2));
+    let redirect = Packet {
+        transport: Transport::Icmp { kind: 5, code: 1, id: PortValue::Is(0) },
+        payload: Payload::Quoted(Box::new(first.clone())),
+        ..ping("10.0.2.2", "10.0.1.2")
+    };
+    let journey = lab.send(&[("client", first), ("server", redirect)]);
+    assert_eq!(rule(&journey), ("filter", "FORWARD", Some(1)));
 }

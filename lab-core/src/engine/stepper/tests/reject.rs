@@ -59,3 +59,12 @@ fn rejected_in_output_the_host_tells_itself() {
     assert!(answer(&journey).came_back);
     assert_eq!(answer(&journey).hops[0].at.iface, "lo");
 }
+
+#[test]
+fn nothing_is_sent_about_what_was_sent_to_everybody() {
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j REJECT");
+    let journey = lab.send(&[("router:eth0", udp(("10.0.1.2", 1), ("10.0.1.255", 53)))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
+    answer(&lab.send(&[("router:eth0", udp(("10.0.1.2", 1), ("10.0.1.1", 53)))]));
+}

@@ -1,6 +1,7 @@
 use super::build::{ping, tcp, udp, Build};
 use super::{answer, seen, stage};
 use crate::addr::Family;
+use crate::engine::explore::all;
 use crate::model::{
     AnswerKind, InterfaceKind, Outcome, PolicyAction, PolicyRule, RouteTable, Stage, TcpFlags, Vxlan,
 };
@@ -205,4 +206,116 @@ fn an_error_about_a_tunnels_outer_packet_tells_the_sender_nothing() {
     let journey = lab.send(&[("client", ping("0.0.0.0", "10.7.0.2"))]);
     assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
     assert_eq!(super::rule(&journey), ("filter", "FORWARD", Some(1)));
+}
+
+#[test]
+fn tcp_looks_the_route_up_again_with_its_source_and_udp_may() {
+    let mut lab = Build::line();
+    lab.nic("client", "eth1", &["10.0.3.2/24"]);
+    lab.route("client", "default via 10.0.3.1 dev eth1 table 100");
+    let host = lab.get("client");
+    host.rules = default_rules();
+    let by_source = PolicyRule {
+        source: "10.0.1.2/32".parse().ok(),
+        ..policy_rule(100, PolicyAction::Lookup(RouteTable(100)))
+    };
+    host.rules.insert(1, by_source);
+    // Nobody is behind eth1: what goes there is not delivered.
+    let outcomes = |packet: crate::model::Packet| {
+        let way = |choices: &mut _| lab.run(choices, &[("client", packet.clone())]).outcome.name();
+        all(8, way).results
+    };
+    assert!(!outcomes(tcp(("0.0.0.0", 1), ("10.0.2.2", 80), TcpFlags::SYN)).contains(&"delivered"));
+    assert!(outcomes(udp(("0.0.0.0", 1), ("10.0.2.2", 53))).contains(&"delivered"));
+    assert_eq!(outcomes(ping("0.0.0.0", "10.0.2.2")), ["delivered"]);
+}
+
+#[test]
+fn broadcasts_meet_the_reverse_path_test_and_own_sources_are_martian() {
+    let mut lab = Build::line();
+    lab.sysctl("router", "net.ipv4.conf.all.rp_filter", 1);
+    for dst in ["10.0.1.255", "255.255.255.255"] {
+        let journey = lab.send(&[("router:eth0", udp(("11.0.0.1", 1), (dst, 53)))]);
+        assert_eq!(*stage(&journey), Stage::RpFilter, "{dst}");
+        seen(&lab.send(&[("router:eth0", udp(("10.0.1.2", 1), (dst, 53)))]));
+    }
+    let journey = lab.send(&[("router:eth0", udp(("10.0.1.1", 1), ("10.0.1.255", 53)))]);
+    assert_eq!(*stage(&journey), Stage::MartianSource);
+}
+
+#[test]
+fn arp_filter_answers_only_where_the_way_back_leaves() {
+    let mut lab = Build::line();
+    lab.route("client", "10.0.2.1/32 dev eth0");
+    lab.sysctl("router", "net.ipv4.conf.all.arp_filter", 1);
+    seen(&lab.send(&[("client", ping("10.0.1.2", "10.0.2.1"))]));
+    lab.route("router", "10.0.1.2/32 via 10.0.2.2 dev eth1");
+    let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.1"))]);
+    assert_eq!(*stage(&journey), Stage::HostUnreachable);
+}
+
+#[test]
+fn who_answers_first_for_an_address_that_two_have_is_possible() {
+    let mut lab = Build::default();
+    for (host, address) in [("a", "10.0.0.1/24"), ("b", "10.0.0.2/24"), ("c", "10.0.0.2/24")] {
+        lab.host(host, false).nic(host, "eth0", &[address]);
+    }
+    lab.link(&[("a", "eth0"), ("b", "eth0"), ("c", "eth0")]);
+    let places = all(8, |choices| match lab.run(choices, &[("a", ping("0.0.0.0", "10.0.0.2"))]).outcome {
+        Outcome::Delivered { at, .. } => at.host,
+        other => other.name().into(),
+    });
+    assert_eq!(places.results, ["b", "c"]);
+}
+
+#[test]
+fn a_longer_route_in_main_than_a_local_prefix_depends_on_history() {
+    let mut lab = Build::line();
+    lab.route("router", "20.1.0.0/16 via 10.0.2.2 dev eth1");
+    lab.route("router", "20.0.0.0/8 dev lo table 255");
+    let own = lab.get("router").routes.last_mut().unwrap();
+    own.kind = crate::model::RouteKind::Local;
+    let journey = lab.send(&[("client", ping("10.0.1.2", "20.1.0.5"))]);
+    assert!(!journey.unknown.is_empty());
+    seen(&lab.send(&[("client", ping("10.0.1.2", "20.2.0.5"))]));
+}
+
+#[test]
+fn an_icmpv6_error_uses_the_source_that_its_route_names() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -j REJECT --reject-with icmp6-adm-prohibited",
+    );
+    lab.route("router", "fd01::2/128 dev eth0");
+    lab.get("router").routes.last_mut().unwrap().prefsrc = "fd02::1".parse().ok();
+    let journey = lab.send(&[("client", ping("fd01::2", "fd02::2"))]);
+    assert_eq!(answer(&journey).from_addr.to_string(), "fd02::1");
+}
+
+#[test]
+fn a_veth_takes_no_more_than_its_own_mtu_and_a_raw_sender_no_more_than_its_devices() {
+    let mut lab = Build::line();
+    let big = || crate::model::Packet { length: 1400, ..ping("10.0.1.2", "10.0.2.2") };
+    seen(&lab.send(&[("client", big())]));
+    lab.get("server").interfaces[1].mtu = 1280;
+    assert_eq!(*stage(&lab.send(&[("client", big())])), Stage::Mtu);
+}
+
+#[test]
+fn interface_scope_groups_never_come_from_a_wire() {
+    let lab = Build::line();
+    let packet = |dst| udp(("fd01::2", 1), (dst, 53));
+    assert_eq!(*stage(&lab.send(&[("router:eth0", packet("ff01::1"))])), Stage::Martian);
+    seen(&lab.send(&[("router:eth0", packet("ff02::1"))]));
+}
+
+#[test]
+fn what_a_host_has_that_is_not_modelled_makes_its_answers_open() {
+    let mut lab = Build::line();
+    let what = "table of family bridge".to_owned();
+    let item = crate::model::Unmodelled { origin: Default::default(), what, text: String::new() };
+    lab.get("router").unmodelled.push(item);
+    assert!(!lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]).unknown.is_empty());
+    assert!(lab.send(&[("client", ping("0.0.0.0", "10.0.1.2"))]).unknown.is_empty());
 }
