@@ -38,7 +38,10 @@ fn the_command_says_how_many_agree() {
     let run = ask("check", &stage("02-routes-only"), &["--observed", "--json"]);
     let value: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!(value["schema"], "lab.check-observed/1");
-    assert_eq!(value["probes"].as_array().unwrap().len(), 81);
+    assert_eq!(value["labs"][0]["probes"].as_array().unwrap().len(), 81);
+    let run =
+        ask("check", &stage("02-routes-only"), &["--observed", stage("03-rules-inserted").to_str().unwrap()]);
+    assert!(run.out.ends_with("all: 162 of 162 probes agree, 162 certain (100.0 %)\n"), "{}", run.out);
 }
 
 #[test]

@@ -50,8 +50,9 @@ enum Command {
         /// Compare with the snapshot's observed.json.
         #[arg(long, required = true)]
         observed: bool,
-        /// The snapshot folder.
-        snapshot: PathBuf,
+        /// The snapshot folders.
+        #[arg(required = true)]
+        snapshots: Vec<PathBuf>,
     },
 }
 
@@ -117,7 +118,7 @@ where
         Command::Show { snapshot, host } => run_show(snapshot, host.as_deref(), cli.json, out),
         Command::Trace(args) => run_trace(args, cli.json, out),
         Command::Predict { snapshot } => run_predict(snapshot, out),
-        Command::Check { snapshot, .. } => run_observed(snapshot, cli.json, out),
+        Command::Check { snapshots, .. } => run_observed(snapshots, cli.json, out),
     };
     match done {
         Ok(code) => code,
@@ -178,16 +179,21 @@ fn run_predict(path: &Path, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(YES)
 }
 
-fn run_observed(path: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
-    let lab = Lab::open(path)?;
-    let compared = observed::check(&lab, &snapshot::read_observed(path)?)?;
+fn run_observed(paths: &[PathBuf], json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
+    // All are read before anything is printed: bad input gives no half answer.
+    let labs = paths
+        .iter()
+        .map(|path| {
+            let lab = Lab::open(path)?;
+            let probes = observed::check(&lab, &snapshot::read_observed(path)?)?;
+            Ok(observed::Checked { lab: lab.name, probes })
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
     if json {
-        print_json(
-            &serde_json::json!({ "schema": "lab.check-observed/1", "lab": lab.name, "probes": compared }),
-            out,
-        )?;
+        print_json(&serde_json::json!({ "schema": "lab.check-observed/1", "labs": labs }), out)?;
     } else {
-        write!(out, "{}", render::comparisons(&lab.name, &compared))?;
+        write!(out, "{}", render::comparisons(&labs))?;
     }
-    Ok(if compared.iter().all(|c| c.disagreements.is_empty()) { YES } else { NO })
+    let agree = labs.iter().flat_map(|l| &l.probes).all(|c| c.disagreements.is_empty());
+    Ok(if agree { YES } else { NO })
 }

@@ -20,6 +20,15 @@ use crate::model::{
 };
 use crate::semantics::icmp;
 
+/// Every observed probe of a lab beside its prediction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// The lab's name.
+    pub lab: String,
+    /// Its probes.
+    pub probes: Vec<Comparison>,
+}
+
 /// One observed probe beside its prediction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Comparison {
