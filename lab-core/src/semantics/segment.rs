@@ -44,6 +44,14 @@ pub fn behind<'a>(lab: &'a Lab, host: &'a Host, device: &'a Interface) -> Segmen
     segment
 }
 
+/// The segment that a frame comes to which arrives at an interface.
+pub fn beyond<'a>(lab: &'a Lab, host: &'a Host, device: &'a Interface) -> Segment<'a> {
+    let mut segment = Segment::default();
+    let mut seen = BTreeSet::new();
+    arrive(lab, host, device, &mut segment, &mut seen);
+    segment
+}
+
 type Seen<'a> = BTreeSet<(&'a str, &'a str)>;
 
 fn send<'a>(

@@ -13,11 +13,14 @@ use crate::model::{
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::routing::{lookup, Flow, Lookup};
-use crate::semantics::segment::{behind, hidden, owns_mac, resolve, Resolved};
+use crate::semantics::segment::{beyond, hidden, resolve, Resolved};
 use crate::semantics::source;
 
 /// Bytes of an 802.1Q tag, which devices allow beyond their MTU.
 pub(super) const VLAN_TAG: u32 = 4;
+
+/// Stands for the address of whoever answers outside the lab: nobody's inside.
+const SOMEBODY_OUTSIDE: Mac = Mac([0x02, 0xff, 0xff, 0xff, 0xff, 0xff]);
 
 /// The way a packet leaves a host.
 #[derive(Clone, Copy, Debug)]
@@ -228,7 +231,7 @@ impl<'a> Walk<'a, '_> {
         if found == Resolved::Outside {
             let why = format!("{}: whether {} answers outside the lab", host.name, way.next_hop);
             found = match self.choices.pick(2, &why) {
-                0 => Resolved::Mac(Mac::ZERO),
+                0 => Resolved::Mac(SOMEBODY_OUTSIDE),
                 _ => Resolved::Nobody,
             };
         }
@@ -305,7 +308,11 @@ impl<'a> Walk<'a, '_> {
             let what = format!("a frame from {}:{} to everybody", host.name, device.name);
             return self.dropped(&host.name, Stage::Unmodelled(what));
         } else {
-            peers.into_iter().find(|(peer, end)| leads_to(lab, peer, end, frame.dst))
+            let ends: Vec<_> = peers.iter().map(|(peer, end)| (peer, end, beyond(lab, peer, end))).collect();
+            let owner = ends.iter().find(|(_, _, segment)| segment.owner(frame.dst).is_some());
+            // Nobody's in the lab: to where the lab ends.
+            let open = || ends.iter().find(|(_, _, segment)| segment.open);
+            owner.or_else(open).map(|(peer, end, _)| (**peer, **end))
         };
         let Some((peer, end)) = found else {
             let there: Vec<&Host> =
@@ -327,18 +334,5 @@ impl<'a> Walk<'a, '_> {
             next.packet.mark = 0;
         }
         Step::Arrive(peer, end, frame, next)
-    }
-}
-
-/// Whether what arrives at an interface reaches the owner of a MAC address.
-pub(super) fn leads_to(lab: &crate::model::Lab, host: &Host, device: &Interface, mac: Mac) -> bool {
-    match device.master.as_deref().and_then(|m| host.interface(m)) {
-        None => owns_mac(host, device, mac),
-        Some(bridge) => {
-            owns_mac(host, bridge, mac)
-                || crate::semantics::segment::ports(host, &bridge.name)
-                    .filter(|p| p.name != device.name)
-                    .any(|p| behind(lab, host, p).owner(mac).is_some())
-        }
     }
 }

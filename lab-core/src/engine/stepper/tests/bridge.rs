@@ -139,3 +139,17 @@ fn whether_br_netfilter_is_loaded_must_be_told() {
     lab.sysctl("hv", "kernel.panic", 0);
     assert_eq!(outcomes(&lab), ["delivered"]);
 }
+
+#[test]
+fn whoever_may_answer_outside_is_behind_the_port_that_leads_out() {
+    let mut lab = switched(0);
+    lab.nic("hv", "eth0", &[]);
+    let uplink = lab.get("hv").interfaces.last_mut().unwrap();
+    uplink.master = Some("br0".into());
+    uplink.port = Some(Default::default());
+    let way = |choices: &mut _| match lab.run(choices, &[("a", ping("0.0.0.0", "10.0.0.99"))]).outcome {
+        Outcome::ForwardedOut { at, .. } => at.to_string(),
+        other => other.name().into(),
+    };
+    assert_eq!(crate::engine::explore::all(4, way).results, ["hv:eth0", "rejected"]);
+}
