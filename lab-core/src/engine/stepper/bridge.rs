@@ -30,9 +30,8 @@ impl<'a> Walk<'a, '_> {
             }
         }
         let filtered = filters(host, bridge, &skb.packet).unwrap_or_else(|| {
-            let why =
-                format!("{}: whether br_netfilter is loaded, which sysctl.txt does not tell", host.name);
-            self.choices.pick(2, &why) == 1
+            let what = "whether br_netfilter is loaded, which sysctl.txt does not tell";
+            self.suppose(2, format!("{}: {what}", host.name)) == 1
         });
         if filtered {
             skb.bridged = Some(Bridged { input: port.name.clone(), output: None, prerouted: true });
@@ -60,15 +59,9 @@ impl<'a> Walk<'a, '_> {
         let dst = skb.destination_mac.unwrap_or(Mac::ZERO);
         if dst.is_group() {
             let others = ports(host, &bridge.name).filter(|p| p.name != port.name).count();
-            if others > 0 && bridge.addresses.is_empty() {
-                let frame = frame(&skb);
-                return self.bridge_out(host, bridge, Some(port), frame, skb);
-            }
             if others > 0 {
-                self.assume(format!(
-                    "{}: of a frame to everybody on {}, the host's own copy is followed",
-                    host.name, bridge.name
-                ));
+                // Only the host's own copy is followed.
+                self.unknown.push(format!("{}: a frame to every port of {}", host.name, bridge.name));
             }
             return self.bridge_up(host, bridge, skb);
         }
@@ -221,13 +214,13 @@ impl<'a> Walk<'a, '_> {
         // Nobody in the lab has the address: flooded to all, taken by none,
         // unless a port leads out.
         let out: Vec<_> = allowed.iter().filter(|p| behind(lab, host, p).open).collect();
-        match (out.first(), allowed.is_empty()) {
-            (Some(port), _) => {
-                self.assume(format!("{}: {mac} is behind {}", host.name, port.name));
-                Ok(port)
+        match (out.is_empty(), allowed.is_empty()) {
+            (false, _) => {
+                let what = format!("{}: which port of {} leads to {mac} outside", host.name, bridge.name);
+                Ok(out[self.suppose(out.len(), what)])
             }
-            (None, true) => Err(Stage::BridgeNoPort),
-            (None, false) => Err(Stage::NotMyMac),
+            (true, true) => Err(Stage::BridgeNoPort),
+            (true, false) => Err(Stage::NotMyMac),
         }
     }
 }

@@ -252,7 +252,7 @@ impl<'a> Walk<'a, '_> {
                 };
                 let old = if end == End::Destination { skb.packet.dst } else { skb.packet.src };
                 let mapping = Mapping { address: Some(netmap(*net, old)), ..Mapping::default() };
-                self.settle(host, skb, end, mapping, false);
+                self.settle(host, skb, end, mapping);
                 RuleEnd::Verdict(Verdict::Accept)
             }
             Target::Mark(operation) => {
@@ -449,7 +449,7 @@ impl<'a> Walk<'a, '_> {
             base_port: range.base_port,
             random: range.random || range.random_fully,
         };
-        self.settle(host, skb, end, mapping, false);
+        self.settle(host, skb, end, mapping);
         RuleEnd::Verdict(Verdict::Accept)
     }
 

@@ -100,19 +100,12 @@ impl<'a> Walk<'a, '_> {
         HookEnd::Accept
     }
 
-    /// Which back end's chains run first where priorities are equal: the same
-    /// for a whole run.
+    /// Which back end's chains run first where priorities are equal.
     fn legacy_first(&mut self, host: &Host, hook: Hook, family: crate::addr::Family) -> bool {
         if !ambiguous(host, hook, family) {
             return true;
         }
-        if let Some(known) = self.world.legacy_first.get(&host.name) {
-            return *known;
-        }
-        let why = format!("{}: whether iptables-legacy or nft was registered first", host.name);
-        let first = self.choices.pick(2, &why) == 0;
-        self.world.legacy_first.insert(host.name.clone(), first);
-        first
+        self.suppose(2, format!("{}: whether iptables-legacy or nft was registered first", host.name)) == 0
     }
 
     fn track(&mut self, host: &Host, skb: &mut Skb) {
@@ -198,7 +191,7 @@ impl<'a> Walk<'a, '_> {
                 }
             }
             // nf_nat_alloc_null_binding: the end stays, unless its port is taken.
-            self.settle(host, skb, end, nat::Mapping::default(), false);
+            self.settle(host, skb, end, nat::Mapping::default());
         }
         let connection = self.connection(host, skb)?.clone();
         let before = skb.packet.clone();
@@ -214,22 +207,14 @@ impl<'a> Walk<'a, '_> {
         None
     }
 
-    /// Settles one end of a packet's connection, if that is still open
-    /// (or `again` is asked for).
-    pub(super) fn settle(
-        &mut self,
-        host: &Host,
-        skb: &mut Skb,
-        end: End,
-        mapping: nat::Mapping,
-        again: bool,
-    ) {
+    /// Settles one end of a packet's connection, if that is still open.
+    pub(super) fn settle(&mut self, host: &Host, skb: &mut Skb, end: End, mapping: nat::Mapping) {
         let Some(mut connection) = self.connection(host, skb).cloned() else { return };
         let done = match end {
             End::Source => connection.source_done,
             End::Destination => connection.destination_done,
         };
-        if done && !again {
+        if done {
             return;
         }
         nat::settle(self.world.connections(&host.name), &mut connection, end, mapping);

@@ -34,7 +34,7 @@ use skb::Skb;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
     connections: BTreeMap<String, Connections>,
-    legacy_first: BTreeMap<String, bool>,
+    supposed: BTreeMap<String, usize>,
 }
 
 impl World {
@@ -218,6 +218,17 @@ impl<'a, 'w> Walk<'a, 'w> {
                 }
             }
         }
+    }
+
+    /// Picks what is true of the lab, though the snapshot does not tell: once
+    /// for a whole run, so that no way contradicts itself.
+    fn suppose(&mut self, ways: usize, what: String) -> usize {
+        if let Some(known) = self.world.supposed.get(&what) {
+            return *known;
+        }
+        let way = self.choices.pick(ways, &what);
+        self.world.supposed.insert(what, way);
+        way
     }
 
     fn assume(&mut self, what: String) {

@@ -230,14 +230,14 @@ impl<'a> Walk<'a, '_> {
         let mut found = resolve(self.lab, host, device, way.next_hop, way.broadcast, &skb.packet);
         if found == Resolved::Outside {
             let why = format!("{}: whether {} answers outside the lab", host.name, way.next_hop);
-            found = match self.choices.pick(2, &why) {
+            found = match self.suppose(2, why) {
                 0 => Resolved::Mac(SOMEBODY_OUTSIDE),
                 _ => Resolved::Nobody,
             };
         }
         if let Resolved::Several(macs) = &found {
             let why = format!("{}: who answers first for {}", host.name, way.next_hop);
-            found = Resolved::Mac(macs[self.choices.pick(macs.len(), &why)]);
+            found = Resolved::Mac(macs[self.suppose(macs.len(), why)]);
         }
         if skb.packet.length > device.mtu {
             // Whoever must not fragment was told so before.
@@ -311,8 +311,13 @@ impl<'a> Walk<'a, '_> {
             let ends: Vec<_> = peers.iter().map(|(peer, end)| (peer, end, beyond(lab, peer, end))).collect();
             let owner = ends.iter().find(|(_, _, segment)| segment.owner(frame.dst).is_some());
             // Nobody's in the lab: to where the lab ends.
-            let open = || ends.iter().find(|(_, _, segment)| segment.open);
-            owner.or_else(open).map(|(peer, end, _)| (**peer, **end))
+            let open: Vec<_> = ends.iter().filter(|(_, _, segment)| segment.open).collect();
+            let what = format!("{}:{}: which end leads to {} outside", host.name, device.name, frame.dst);
+            let outside = match (owner, open.is_empty()) {
+                (None, false) => Some(open[self.suppose(open.len(), what)]),
+                _ => None,
+            };
+            owner.or(outside).map(|(peer, end, _)| (**peer, **end))
         };
         let Some((peer, end)) = found else {
             let there: Vec<&Host> =

@@ -153,3 +153,21 @@ fn whoever_may_answer_outside_is_behind_the_port_that_leads_out() {
     };
     assert_eq!(crate::engine::explore::all(4, way).results, ["hv:eth0", "rejected"]);
 }
+
+#[test]
+fn of_a_frame_to_every_port_only_one_copy_is_followed_and_nothing_is_claimed() {
+    let lab = switched(0);
+    let journey = lab.send(&[("a", udp(("10.0.0.2", 1), ("255.255.255.255", 67)))]);
+    assert!(journey.unknown.iter().any(|why| why.contains("a frame to every port of br0")));
+}
+
+#[test]
+fn what_is_supposed_of_a_host_holds_for_the_whole_run() {
+    let mut lab = switched(0);
+    lab.rules("hv", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p icmp -j DROP");
+    lab.get("hv").sysctls.0.clear();
+    // Two frames, one question: the module is loaded for both or for none.
+    let twice = || [("a", udp(("0.0.0.0", 1), ("10.0.0.3", 2))), ("a", ping("0.0.0.0", "10.0.0.3"))];
+    let way = |choices: &mut _| lab.run(choices, &twice()).outcome.name();
+    assert_eq!(crate::engine::explore::all(8, way).results, ["delivered", "dropped"]);
+}
