@@ -1,0 +1,25 @@
+//! The speeds we hold ourselves to, side by side in one run: what was done,
+//! what it cost, what it may cost. A result is checked before its time counts.
+//!
+//! `cargo bench --bench bars [NAME]`. Public data is read from the folder that
+//! `LAB_DATA` names; generators stand in without it.
+
+mod table;
+
+use table::Row;
+
+/// A group of rows by the name that selects it.
+type Group = (&'static str, fn() -> Vec<Row>);
+
+const GROUPS: [Group; 0] = [];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    for (name, rows) in GROUPS {
+        if wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())) {
+            for row in rows() {
+                println!("{row}");
+            }
+        }
+    }
+}
