@@ -7,6 +7,7 @@
 //! - [`addr`]: addresses and sets of them
 //! - [`model`]: the lab as plain values
 //! - [`formats`]: text to model and back
+//! - [`space`]: sets of packets
 //! - [`semantics`]: what Linux does, stage by stage
 //! - [`engine`]: interpreters of the semantics
 //! - [`query`]: the questions
@@ -23,6 +24,7 @@ pub mod query;
 pub mod render;
 pub mod semantics;
 pub mod snapshot;
+pub mod space;
 
 pub use model::Lab;
 

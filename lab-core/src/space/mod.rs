@@ -1,0 +1,58 @@
+//! Sets of packets as decision diagrams.
+//!
+//! [`PacketSet`] is the type for users: a set of packets with union,
+//! intersection, difference, membership, count, an example, and a readable
+//! cover. [`Store`] is what engines build with: diagrams over the bits of
+//! every [`Field`], whose leaves may be more than yes and no.
+//!
+//! | operation | cost |
+//! |---|---|
+//! | membership, look-up | one step for each test on the way: at most the number of bits, in practice tens |
+//! | union, intersection, difference | at most the product of the sizes; what only one side tests is not visited |
+//! | equality, emptiness | constant |
+//! | count, example | the size of the diagram |
+//! | merging n rules in halves | O(n log n) where each rule tests one address |
+//! | an edit of one of n rules | O(log n) merges, each along one path |
+
+mod build;
+mod count;
+mod cover;
+mod editor;
+mod field;
+mod map;
+mod names;
+mod set;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use build::Bits;
+pub use cover::Line;
+pub use editor::Segments;
+pub use field::{ct, is_oracle, oracle, Field, Header, WORDS};
+pub use map::{Mapping, Source};
+pub use names::Names;
+pub use set::{header, PacketSet, Space};
+pub use store::{Ref, Store};
+
+/// Why an operation on packet sets did not end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The diagrams outgrew what they may use.
+    #[error("packet sets need more than the {nodes} nodes they may use")]
+    Budget {
+        /// How many nodes there may be.
+        nodes: usize,
+    },
+    /// A diagram has more tests below one another than an operation follows.
+    #[error("a packet set depends on too many conditions at once")]
+    Depth,
+    /// Two sets of different spaces.
+    #[error("the packet sets belong to different spaces")]
+    Foreign,
+    /// What should be a packet set's serialised form is none.
+    #[error("not a packet set: {0}")]
+    Malformed(String),
+}

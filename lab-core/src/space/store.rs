@@ -1,0 +1,617 @@
+//! Diagrams: shared nodes, and the operations that everything else is made of.
+//!
+//! A diagram maps each assignment of bits to a *leaf*, a number below 2³¹; a
+//! set is a diagram with the leaves 0 (not in it) and 1. A node tests a run of
+//! neighbouring bits of one word against a pattern: if all are as wanted it
+//! leads to `then`, else to `els`. A test of a whole address or port is one
+//! node, and a prefix too.
+//!
+//! Equal diagrams are one: a node is made only by [`Store::run`], which joins
+//! a test with the one below it whenever both lead to the same `els`, and the
+//! result is looked up in a table first. So two diagrams are equal when their
+//! references are.
+//!
+//! Costs: a binary operation on diagrams of n and m nodes takes at most
+//! O(n·m) steps, and in practice those parts in which both differ from a
+//! constant; each step is a look-up in a bounded cache.
+
+use super::{Error, Header};
+
+/// A reference to a diagram: a leaf, or a node of a [`Store`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ref(pub(super) u32);
+
+const LEAF: u32 = 1 << 31;
+
+impl Ref {
+    /// The diagram of a set with nothing in it, and the leaf that means
+    /// "nothing said".
+    pub const NONE: Ref = Ref(LEAF);
+    /// The diagram of everything.
+    pub const ALL: Ref = Ref(LEAF | 1);
+
+    /// The diagram that is this leaf everywhere.
+    pub const fn leaf(value: u32) -> Ref {
+        Ref(LEAF | value)
+    }
+
+    /// The leaf's value, if it is one.
+    pub const fn value(self) -> Option<u32> {
+        if self.0 & LEAF != 0 {
+            Some(self.0 & !LEAF)
+        } else {
+            None
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_none(self) -> bool {
+        self == Ref::NONE
+    }
+}
+
+/// A node: a test of `len` bits from `position` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    /// The place of the first bit tested; its low five bits count within the
+    /// word.
+    pub position: u32,
+    /// How many bits are tested, from 1 to 32.
+    pub len: u32,
+    /// What they should be, first bit highest.
+    pub pattern: u32,
+    pub then: Ref,
+    pub els: Ref,
+}
+
+/// A node as kept: 16 bytes. `len - 1` lies in the high five bits of `at`.
+#[derive(Clone, Copy, Debug)]
+struct Packed {
+    at: u32,
+    pattern: u32,
+    then: u32,
+    els: u32,
+}
+
+const POSITION: u32 = (1 << 27) - 1;
+
+impl Packed {
+    fn of(node: Node) -> Self {
+        Packed {
+            at: node.position | (node.len - 1) << 27,
+            pattern: node.pattern,
+            then: node.then.0,
+            els: node.els.0,
+        }
+    }
+
+    fn node(self) -> Node {
+        Node {
+            position: self.at & POSITION,
+            len: (self.at >> 27) + 1,
+            pattern: self.pattern,
+            then: Ref(self.then),
+            els: Ref(self.els),
+        }
+    }
+
+    fn same(&self, other: &Packed) -> bool {
+        (self.at, self.pattern, self.then, self.els) == (other.at, other.pattern, other.then, other.els)
+    }
+
+    fn hash(&self) -> u64 {
+        let a = u64::from(self.at) << 32 | u64::from(self.pattern);
+        let b = u64::from(self.then) << 32 | u64::from(self.els);
+        mix(a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+/// Spreads every bit of a key over the result.
+fn mix(key: u64) -> u64 {
+    let product = u128::from(key ^ 0x2d35_8dcc_aa6c_78a5).wrapping_mul(0x8bb8_4b93_962e_acc9_u128);
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// A place inside a diagram: a node, and how many of its bits are passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Cursor {
+    pub at: Ref,
+    pub passed: u32,
+}
+
+impl From<Ref> for Cursor {
+    fn from(at: Ref) -> Self {
+        Cursor { at, passed: 0 }
+    }
+}
+
+/// What is left to test at a cursor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Test {
+    pub position: u32,
+    pub len: u32,
+    pub pattern: u32,
+    pub els: Ref,
+}
+
+#[derive(Clone, Copy)]
+struct Cached {
+    a: u32,
+    b: u32,
+    /// The operation and what is passed of either side; 0: empty.
+    what: u32,
+    result: u32,
+}
+
+/// The most nodes below one another that an operation follows.
+const DEPTH: u32 = 4000;
+
+/// A store of shared nodes.
+#[derive(Clone)]
+pub struct Store {
+    nodes: Vec<Packed>,
+    /// Open addressing: indices of nodes plus one.
+    table: Vec<u32>,
+    cache: Vec<Cached>,
+    budget: usize,
+    /// How many nodes were left by the last collection.
+    live: usize,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store of {} nodes", self.nodes.len())
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store::new(Store::BUDGET)
+    }
+}
+
+/// A binary operation: its code in the cache, and what it is where no bit is
+/// left to look at, or already clear.
+pub(super) trait Operation {
+    /// Which operation it is, from 1; each has its own code.
+    const CODE: u32;
+    /// The result, where it is clear.
+    fn end(a: Ref, b: Ref) -> Option<Ref>;
+}
+
+/// `a`, and `b` where `a` says nothing: first match wins; union of sets.
+pub(super) struct OrElse;
+/// `b` where `a` holds: intersection of sets.
+pub(super) struct Guard;
+/// `a` where `b` does not hold: difference of sets.
+pub(super) struct Without;
+
+impl Operation for OrElse {
+    const CODE: u32 = 1;
+    fn end(a: Ref, b: Ref) -> Option<Ref> {
+        match () {
+            () if a.is_none() => Some(b),
+            () if a.value().is_some() || b.is_none() || a == b => Some(a),
+            () => None,
+        }
+    }
+}
+
+impl Operation for Guard {
+    const CODE: u32 = 2;
+    fn end(a: Ref, b: Ref) -> Option<Ref> {
+        match () {
+            () if a.is_none() || b.is_none() => Some(Ref::NONE),
+            () if a.value().is_some() => Some(b),
+            () => None,
+        }
+    }
+}
+
+impl Operation for Without {
+    const CODE: u32 = 3;
+    fn end(a: Ref, b: Ref) -> Option<Ref> {
+        match () {
+            () if a.is_none() || a == b => Some(Ref::NONE),
+            () if b.is_none() => Some(a),
+            () if b.value().is_some() => Some(Ref::NONE),
+            () => None,
+        }
+    }
+}
+
+impl Store {
+    /// How many nodes a store may hold if nothing else is said: 1.5 GB with
+    /// its table.
+    pub const BUDGET: usize = 64 << 20;
+    const CACHE_START: usize = 1 << 14;
+    const CACHE_MOST: usize = 1 << 21;
+
+    /// A store that holds at most `budget` nodes (16 bytes each, and 4 to 8 for
+    /// the table).
+    pub fn new(budget: usize) -> Self {
+        let empty = Cached { a: 0, b: 0, what: 0, result: 0 };
+        Store {
+            nodes: Vec::new(),
+            table: vec![0; 1 << 12],
+            cache: vec![empty; Self::CACHE_START],
+            budget,
+            live: 0,
+        }
+    }
+
+    /// How many nodes it holds, dead ones included.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether it holds no node.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub(super) fn node(&self, at: Ref) -> Option<Node> {
+        self.nodes.get(at.0 as usize).map(|p| p.node())
+    }
+
+    pub(super) fn test(&self, cursor: Cursor) -> Option<Test> {
+        let node = self.node(cursor.at)?;
+        let len = node.len - cursor.passed;
+        let pattern = if len == 32 { node.pattern } else { node.pattern & ((1 << len) - 1) };
+        Some(Test { position: node.position + cursor.passed, len, pattern, els: node.els })
+    }
+
+    /// The cursor once `bits` more are as wanted.
+    pub(super) fn pass(&self, cursor: Cursor, bits: u32) -> Cursor {
+        match self.node(cursor.at) {
+            Some(node) if cursor.passed + bits == node.len => node.then.into(),
+            _ => Cursor { at: cursor.at, passed: cursor.passed + bits },
+        }
+    }
+
+    /// A diagram of its own for a cursor.
+    pub(super) fn settle(&mut self, cursor: Cursor) -> Result<Ref, Error> {
+        if cursor.passed == 0 {
+            return Ok(cursor.at);
+        }
+        match (self.test(cursor), self.node(cursor.at)) {
+            (Some(test), Some(node)) => self.run(test.position, test.len, test.pattern, node.then, node.els),
+            _ => Ok(cursor.at),
+        }
+    }
+
+    fn intern(&mut self, node: Node) -> Result<Ref, Error> {
+        let packed = Packed::of(node);
+        let mask = self.table.len() - 1;
+        let mut slot = packed.hash() as usize & mask;
+        loop {
+            match self.table[slot] {
+                0 => break,
+                index if self.nodes[index as usize - 1].same(&packed) => return Ok(Ref(index - 1)),
+                _ => slot = (slot + 1) & mask,
+            }
+        }
+        if self.nodes.len() >= self.budget {
+            return Err(Error::Budget { nodes: self.budget });
+        }
+        self.nodes.push(packed);
+        let index = self.nodes.len() as u32;
+        self.table[slot] = index;
+        if self.nodes.len() * 3 > self.table.len() * 2 {
+            self.grow();
+        }
+        Ok(Ref(index - 1))
+    }
+
+    fn grow(&mut self) {
+        self.table = vec![0; self.table.len() * 2];
+        self.fill_table();
+        let wanted = self.table.len().clamp(Self::CACHE_START, Self::CACHE_MOST);
+        if wanted > self.cache.len() {
+            let old = std::mem::take(&mut self.cache);
+            self.cache = vec![Cached { a: 0, b: 0, what: 0, result: 0 }; wanted];
+            for entry in old.into_iter().filter(|e| e.what != 0) {
+                let slot = self.cache_slot(entry.a, entry.b, entry.what);
+                self.cache[slot] = entry;
+            }
+        }
+    }
+
+    fn fill_table(&mut self) {
+        let mask = self.table.len() - 1;
+        for (index, packed) in self.nodes.iter().enumerate() {
+            let mut slot = packed.hash() as usize & mask;
+            while self.table[slot] != 0 {
+                slot = (slot + 1) & mask;
+            }
+            self.table[slot] = index as u32 + 1;
+        }
+    }
+
+    /// The one place where nodes are made: tests `len` bits from `position`
+    /// on, all in one word.
+    pub(super) fn run(
+        &mut self,
+        position: u32,
+        len: u32,
+        pattern: u32,
+        then: Ref,
+        els: Ref,
+    ) -> Result<Ref, Error> {
+        let (mut then, mut len, mut pattern) = (then, len, pattern);
+        loop {
+            if then == els || len == 0 {
+                return Ok(then);
+            }
+            let mut node = self.join(position + len - 1, pattern & 1, then, els);
+            if node.len == 1 && node.then == els {
+                node = Node { pattern: node.pattern ^ 1, then: node.els, els: node.then, ..node };
+            }
+            if len == 1 || node.els == els {
+                let more = len - 1;
+                // Where a test of one bit stays alone, `then` is for 1.
+                if more == 0 && node.len == 1 && node.pattern == 0 {
+                    node = Node { pattern: 1, then: node.els, els: node.then, ..node };
+                }
+                let above = if more == 0 { 0 } else { (pattern >> 1) << node.len };
+                return self.intern(Node {
+                    position: node.position - more,
+                    len: node.len + more,
+                    pattern: above | node.pattern,
+                    ..node
+                });
+            }
+            then = self.intern(node)?;
+            len -= 1;
+            pattern >>= 1;
+        }
+    }
+
+    /// A test of one bit, joined with the test below it if that leads to the
+    /// same place when it fails.
+    fn join(&self, position: u32, bit: u32, then: Ref, els: Ref) -> Node {
+        if position & 31 != 31 {
+            let below = |child: Ref, other: Ref| {
+                let node = self.node(child).filter(|n| n.position == position + 1)?;
+                if node.els == other {
+                    Some(node)
+                } else if node.len == 1 && node.then == other {
+                    Some(Node { pattern: node.pattern ^ 1, then: node.els, els: node.then, ..node })
+                } else {
+                    None
+                }
+            };
+            if let Some(node) = below(then, els) {
+                return Node { position, len: node.len + 1, pattern: bit << node.len | node.pattern, ..node };
+            }
+            if let Some(node) = below(els, then) {
+                let pattern = (bit ^ 1) << node.len | node.pattern;
+                return Node { position, len: node.len + 1, pattern, ..node };
+            }
+        }
+        match bit {
+            0 => Node { position, len: 1, pattern: 1, then: els, els: then },
+            _ => Node { position, len: 1, pattern: 1, then, els },
+        }
+    }
+
+    fn cache_slot(&self, a: u32, b: u32, what: u32) -> usize {
+        let key = u64::from(a) << 32 | u64::from(b);
+        (mix(key ^ u64::from(what).wrapping_mul(0xff51_afd7_ed55_8ccd)) as usize) & (self.cache.len() - 1)
+    }
+
+    pub(super) fn apply<O: Operation>(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
+        self.apply_at::<O>(a.into(), b.into(), 0)
+    }
+
+    fn apply_at<O: Operation>(&mut self, a: Cursor, b: Cursor, depth: u32) -> Result<Ref, Error> {
+        if a.passed == 0 && b.passed == 0 {
+            if let Some(result) = O::end(a.at, b.at) {
+                return Ok(result);
+            }
+        } else if a == b || a.at.value().is_some() || b.at.value().is_some() {
+            // One side has nothing left to test. A leaf as result is right
+            // whatever is passed; else the other side needs a node of its own.
+            match O::end(a.at, b.at) {
+                Some(result) if result.value().is_some() => return Ok(result),
+                _ => {}
+            }
+            let (a, b) = (self.settle(a)?, self.settle(b)?);
+            if let Some(result) = O::end(a, b) {
+                return Ok(result);
+            }
+        }
+        if depth > DEPTH {
+            return Err(Error::Depth);
+        }
+        let what = O::CODE << 16 | a.passed << 8 | b.passed;
+        let slot = self.cache_slot(a.at.0, b.at.0, what);
+        let found = self.cache[slot];
+        if (found.a, found.b, found.what) == (a.at.0, b.at.0, what) {
+            return Ok(Ref(found.result));
+        }
+        let step = self.step(a, b);
+        let then = self.apply_at::<O>(step.then.0, step.then.1, depth + 1)?;
+        let els = self.apply_at::<O>(step.els.0, step.els.1, depth + 1)?;
+        let result = self.run(step.position, step.len, step.pattern, then, els)?;
+        let slot = self.cache_slot(a.at.0, b.at.0, what);
+        self.cache[slot] = Cached { a: a.at.0, b: b.at.0, what, result: result.0 };
+        Ok(result)
+    }
+
+    /// The test that two diagrams are to be split by, and where each is then.
+    /// One of them at least must have a test left.
+    pub(super) fn step(&self, a: Cursor, b: Cursor) -> Step {
+        let (ta, tb) = (self.test(a), self.test(b));
+        let far = |t: &Option<Test>| t.map_or(u32::MAX, |t| t.position);
+        match (ta, tb) {
+            (Some(ta), Some(tb)) if ta.position == tb.position => {
+                let most = ta.len.min(tb.len);
+                let differ = (ta.pattern >> (ta.len - most)) ^ (tb.pattern >> (tb.len - most));
+                let same = if differ == 0 { most } else { most - (32 - differ.leading_zeros()) };
+                if same == 0 {
+                    return Step {
+                        position: ta.position,
+                        len: 1,
+                        pattern: ta.pattern >> (ta.len - 1),
+                        then: (self.pass(a, 1), tb.els.into()),
+                        els: (ta.els.into(), self.pass(b, 1)),
+                    };
+                }
+                Step {
+                    position: ta.position,
+                    len: same,
+                    pattern: ta.pattern >> (ta.len - same),
+                    then: (self.pass(a, same), self.pass(b, same)),
+                    els: (ta.els.into(), tb.els.into()),
+                }
+            }
+            (Some(ta), _) if ta.position < far(&tb) => {
+                let len = ta.len.min(far(&tb) - ta.position);
+                Step {
+                    position: ta.position,
+                    len,
+                    pattern: ta.pattern >> (ta.len - len),
+                    then: (self.pass(a, len), b),
+                    els: (ta.els.into(), b),
+                }
+            }
+            (_, Some(tb)) => {
+                let len = tb.len.min(far(&ta) - tb.position);
+                Step {
+                    position: tb.position,
+                    len,
+                    pattern: tb.pattern >> (tb.len - len),
+                    then: (a, self.pass(b, len)),
+                    els: (a, tb.els.into()),
+                }
+            }
+            // Callers end at two leaves; an empty test leads nowhere else.
+            _ => Step { position: 0, len: 0, pattern: 0, then: (a, b), els: (a, b) },
+        }
+    }
+
+    /// `a`, and `b` where `a` says nothing.
+    ///
+    /// # Errors
+    /// If the store's budget is used up, or a diagram is too deep.
+    pub fn or_else(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
+        self.apply::<OrElse>(a, b)
+    }
+
+    /// `b` where the set `a` holds, else nothing.
+    ///
+    /// # Errors
+    /// As [`Store::or_else`].
+    pub fn guard(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
+        self.apply::<Guard>(a, b)
+    }
+
+    /// `a` where `b` says nothing, else nothing.
+    ///
+    /// # Errors
+    /// As [`Store::or_else`].
+    pub fn without(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
+        self.apply::<Without>(a, b)
+    }
+
+    /// All but the set.
+    ///
+    /// # Errors
+    /// As [`Store::or_else`].
+    pub fn not(&mut self, a: Ref) -> Result<Ref, Error> {
+        self.apply::<Without>(Ref::ALL, a)
+    }
+
+    /// `then` where the set holds, else `els`.
+    ///
+    /// # Errors
+    /// As [`Store::or_else`].
+    pub fn choose(&mut self, set: Ref, then: Ref, els: Ref) -> Result<Ref, Error> {
+        let then = self.guard(set, then)?;
+        let els = self.without(els, set)?;
+        self.or_else(then, els)
+    }
+
+    /// The leaf for one packet. Conditions that cannot be known count as
+    /// false.
+    ///
+    /// Cost: one step for each node on the way.
+    pub fn lookup(&self, root: Ref, header: &Header) -> u32 {
+        let mut at = root;
+        loop {
+            if let Some(value) = at.value() {
+                return value;
+            }
+            let packed = self.nodes[at.0 as usize];
+            let position = packed.at & POSITION;
+            let len = (packed.at >> 27) + 1;
+            let word = header.0.get(position as usize >> 5).copied().unwrap_or(0);
+            let shift = 32 - (position & 31) - len;
+            let differ = (word >> shift) ^ packed.pattern;
+            at = Ref(if differ << (32 - len) == 0 { packed.then } else { packed.els });
+        }
+    }
+
+    /// Whether it is time for [`Store::collect`]: dead nodes may outweigh the
+    /// live ones.
+    pub fn is_full_of_dead(&self) -> bool {
+        self.nodes.len() > (self.live * 3 / 2).max(1 << 16)
+    }
+
+    /// Drops what none of these diagrams uses. Every other reference is
+    /// invalid afterwards; these are renamed in place.
+    pub fn collect<'r>(&mut self, roots: impl IntoIterator<Item = &'r mut Ref>) {
+        let mut roots: Vec<&'r mut Ref> = roots.into_iter().collect();
+        let mut alive = vec![false; self.nodes.len()];
+        let mut stack: Vec<Ref> = roots.iter().map(|r| **r).collect();
+        while let Some(at) = stack.pop() {
+            if at.value().is_none() && !std::mem::replace(&mut alive[at.0 as usize], true) {
+                let packed = self.nodes[at.0 as usize];
+                stack.push(Ref(packed.then));
+                stack.push(Ref(packed.els));
+            }
+        }
+        // Children are made before parents, so one pass renames all.
+        let mut names = vec![0_u32; self.nodes.len()];
+        let mut kept = 0;
+        let rename = |names: &[u32], r: u32| if r & LEAF != 0 { r } else { names[r as usize] };
+        for index in 0..self.nodes.len() {
+            if alive[index] {
+                let mut packed = self.nodes[index];
+                packed.then = rename(&names, packed.then);
+                packed.els = rename(&names, packed.els);
+                self.nodes[kept] = packed;
+                names[index] = kept as u32;
+                kept += 1;
+            }
+        }
+        self.nodes.truncate(kept);
+        self.live = kept;
+        for root in &mut roots {
+            root.0 = rename(&names, root.0);
+        }
+        self.table.fill(0);
+        self.fill_table();
+        // What is known of live diagrams stays known, so that the next edit
+        // is as quick as the last.
+        let empty = Cached { a: 0, b: 0, what: 0, result: 0 };
+        let fresh = vec![empty; self.cache.len()];
+        let old = std::mem::replace(&mut self.cache, fresh);
+        let lives = |r: u32| r & LEAF != 0 || alive[r as usize];
+        for entry in old.into_iter().filter(|e| e.what != 0 && lives(e.a) && lives(e.b) && lives(e.result)) {
+            let (a, b) = (rename(&names, entry.a), rename(&names, entry.b));
+            let slot = self.cache_slot(a, b, entry.what);
+            self.cache[slot] = Cached { a, b, result: rename(&names, entry.result), ..entry };
+        }
+    }
+}
+
+/// How two diagrams are split.
+pub(super) struct Step {
+    pub position: u32,
+    pub len: u32,
+    pub pattern: u32,
+    pub then: (Cursor, Cursor),
+    pub els: (Cursor, Cursor),
+}
