@@ -8,3 +8,4 @@
 pub mod explore;
 pub mod journey;
 pub mod stepper;
+pub mod symbolic;

@@ -106,7 +106,7 @@ pub enum MarkOperation {
 }
 
 /// How TTL or hop limit is changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TtlOperation {
     /// Set to this.
     Set(u8),

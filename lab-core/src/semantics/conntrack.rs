@@ -255,7 +255,7 @@ impl Connections {
             }
         }
         if let Transport::Tcp { flags, .. } = packet.transport {
-            if !valid_flags(flags) {
+            if !sane(flags.0) {
                 return Found::None(Info::Invalid);
             }
         }
@@ -286,10 +286,10 @@ impl Connections {
     fn follow(&mut self, index: usize, direction: Direction, packet: &Packet) -> Found {
         let connection = &mut self.0[index];
         if let Transport::Tcp { flags, .. } = packet.transport {
-            match next_tcp(connection.tcp, flags, direction) {
-                Next::Invalid => return Found::None(Info::Invalid),
-                Next::Ignore => {}
-                Next::To(state) => {
+            match tcp_step(connection.tcp, flags.0, direction) {
+                TcpStep::Invalid => return Found::None(Info::Invalid),
+                TcpStep::Ignore => {}
+                TcpStep::To(state) => {
                     connection.tcp = state;
                     if flags.has(TcpFlags::RST) {
                         connection.reset_by = Some(direction);
@@ -337,14 +337,14 @@ impl Connections {
     }
 }
 
-/// Flag combinations that a sane TCP sends (`tcp_valid_flags`).
-fn valid_flags(flags: TcpFlags) -> bool {
+/// Whether a sane TCP sends these flags (`tcp_valid_flags`).
+pub(crate) fn sane(flags: u8) -> bool {
     const SYN: u8 = TcpFlags::SYN;
     const FIN: u8 = TcpFlags::FIN;
     const RST: u8 = TcpFlags::RST;
     const ACK: u8 = TcpFlags::ACK;
     const URG: u8 = TcpFlags::URG;
-    let bits = flags.0 & !TcpFlags::PSH & 0x3f;
+    let bits = flags & !TcpFlags::PSH & 0x3f;
     [SYN, SYN | URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | URG, ACK, ACK | URG].contains(&bits)
 }
 
@@ -359,9 +359,9 @@ fn open(host: &Host, packet: &Packet, tuple: Tuple, zones: (u16, u16)) -> Found 
         Transport::Sctp { init: false, .. } => return Found::None(Info::Invalid),
         Transport::Tcp { flags, .. } => {
             let loose = host.sysctls.number("net.netfilter.nf_conntrack_tcp_loose") != Some(0);
-            tcp = match next_tcp(TcpState::None, flags, Direction::Original) {
-                Next::To(TcpState::SynSent) => TcpState::SynSent,
-                Next::To(state) if loose => state,
+            tcp = match tcp_step(TcpState::None, flags.0, Direction::Original) {
+                TcpStep::To(TcpState::SynSent) => TcpState::SynSent,
+                TcpStep::To(state) if loose => state,
                 _ => return Found::None(Info::Invalid),
             };
         }
@@ -386,48 +386,54 @@ fn open(host: &Host, packet: &Packet, tuple: Tuple, zones: (u16, u16)) -> Found 
     }))
 }
 
-enum Next {
+/// What a TCP packet does to its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TcpStep {
+    /// It belongs to no connection.
     Invalid,
+    /// It leaves the state as it is.
     Ignore,
+    /// It takes the connection there.
     To(TcpState),
 }
 
 /// The table `tcp_conntracks` of `nf_conntrack_proto_tcp.c`.
-fn next_tcp(state: TcpState, flags: TcpFlags, direction: Direction) -> Next {
+pub(crate) fn tcp_step(state: TcpState, flags: u8, direction: Direction) -> TcpStep {
+    let flags = TcpFlags(flags);
     use TcpState::{
         Close, CloseWait, Established, FinWait, LastAck, None as NoState, SynRecv, SynSent, SynSent2,
         TimeWait,
     };
-    let to = Next::To;
+    let to = TcpStep::To;
     let original = direction == Direction::Original;
     if flags.has(TcpFlags::RST) {
         return match state {
-            NoState => Next::Invalid,
+            NoState => TcpStep::Invalid,
             _ => to(Close),
         };
     }
     if flags.has(TcpFlags::SYN | TcpFlags::ACK) {
         return match (original, state) {
             (true, SynRecv | SynSent2) => to(SynRecv),
-            (true, _) => Next::Invalid,
+            (true, _) => TcpStep::Invalid,
             (false, SynSent | SynSent2) => to(SynRecv),
-            (false, NoState) => Next::Invalid,
-            (false, _) => Next::Ignore,
+            (false, NoState) => TcpStep::Invalid,
+            (false, _) => TcpStep::Ignore,
         };
     }
     if flags.has(TcpFlags::SYN) {
         return match (original, state) {
             (true, NoState | SynSent | TimeWait | Close) => to(SynSent),
             (true, SynSent2) => to(SynSent2),
-            (true, _) => Next::Ignore,
+            (true, _) => TcpStep::Ignore,
             (false, SynSent | SynSent2) => to(SynSent2),
             (false, TimeWait) => to(SynSent),
-            (false, _) => Next::Invalid,
+            (false, _) => TcpStep::Invalid,
         };
     }
     if flags.has(TcpFlags::FIN) {
         return match (original, state) {
-            (_, NoState | SynSent | SynSent2) => Next::Invalid,
+            (_, NoState | SynSent | SynSent2) => TcpStep::Invalid,
             (_, SynRecv | Established) => to(FinWait),
             (_, FinWait | CloseWait) => to(LastAck),
             (_, LastAck) => to(LastAck),
@@ -438,9 +444,9 @@ fn next_tcp(state: TcpState, flags: TcpFlags, direction: Direction) -> Next {
     if flags.has(TcpFlags::ACK) {
         return match (original, state) {
             (true, NoState) => to(Established),
-            (true, SynSent | SynSent2) => Next::Invalid,
-            (false, NoState) => Next::Invalid,
-            (false, SynSent | SynSent2) => Next::Ignore,
+            (true, SynSent | SynSent2) => TcpStep::Invalid,
+            (false, NoState) => TcpStep::Invalid,
+            (false, SynSent | SynSent2) => TcpStep::Ignore,
             (true, SynRecv) => to(Established),
             (false, SynRecv) => to(SynRecv),
             (_, Established) => to(Established),
@@ -449,5 +455,5 @@ fn next_tcp(state: TcpState, flags: TcpFlags, direction: Direction) -> Next {
             (_, Close) => to(Close),
         };
     }
-    Next::Invalid
+    TcpStep::Invalid
 }

@@ -20,6 +20,7 @@ pub mod nftexpr;
 pub mod reject;
 pub mod routing;
 pub mod segment;
+pub mod sets;
 pub mod source;
 pub mod tri;
 

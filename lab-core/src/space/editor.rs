@@ -128,6 +128,42 @@ impl Segments {
         }
     }
 
+    /// Puts another item in the place of the one at `index`; nothing happens
+    /// past the end.
+    ///
+    /// # Errors
+    /// As `merge`; the list must then be dropped.
+    pub fn replace(&mut self, store: &mut Store, index: usize, item: Ref, merge: Merge) -> Result<(), Error> {
+        match self.root.filter(|_| index < self.len()) {
+            Some(root) => self.replace_at(store, root, index as u32, item, merge),
+            None => Ok(()),
+        }
+    }
+
+    fn replace_at(
+        &mut self,
+        store: &mut Store,
+        at: u32,
+        index: u32,
+        item: Ref,
+        merge: Merge,
+    ) -> Result<(), Error> {
+        let value = match self.segments[at as usize].halves {
+            None => item,
+            Some((a, b)) => {
+                let left = self.size(a);
+                if index < left {
+                    self.replace_at(store, a, index, item, merge)?;
+                } else {
+                    self.replace_at(store, b, index - left, item, merge)?;
+                }
+                merge(store, self.segments[a as usize].value, self.segments[b as usize].value)?
+            }
+        };
+        self.segments[at as usize].value = value;
+        Ok(())
+    }
+
     /// Takes the item at `index` out; nothing happens past the end.
     ///
     /// # Errors

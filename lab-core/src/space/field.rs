@@ -4,8 +4,9 @@
 //! Each field has words of its own, 32 bits each, its value in the low bits.
 //! What a hook knows of a packet comes first (interfaces, conntrack's state),
 //! because one question fixes it; then family, destination, source and the
-//! rest of the header; then what rules seldom ask. A word past the last field
-//! holds conditions that cannot be known ([`oracle`]).
+//! rest of the header; then what rules seldom ask; then what rules may change
+//! ([`Field::is_mutable`]). Words past the last field hold conditions that
+//! cannot be known ([`oracle`]).
 
 /// A field that conditions ask about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,10 +38,6 @@ pub enum Field {
     TcpFlags,
     /// Whether an SCTP packet opens an association.
     SctpInit,
-    /// Type of service or traffic class.
-    Tos,
-    /// TTL or hop limit.
-    Ttl,
     /// Length of the packet in bytes.
     Length,
     /// To whom the frame was sent: unicast 0, broadcast 1, multicast 2,
@@ -76,6 +73,13 @@ pub enum Field {
     ReplySport,
     /// Destination port of the connection's reply direction.
     ReplyDport,
+    /// Type of service or traffic class.
+    Tos,
+    /// TTL or hop limit.
+    Ttl,
+    /// What a rule before connection tracking sees of it: 1 once the packet is
+    /// not to be tracked.
+    Notrack,
     /// The firewall mark.
     Mark,
     /// The connection's mark.
@@ -104,7 +108,7 @@ pub mod ct {
 
 /// Every field, its first word, and its width in bits, in the order of
 /// diagrams.
-const LAYOUT: [(Field, u16); 35] = [
+const LAYOUT: [(Field, u16); 36] = [
     (Field::Iif, 32),
     (Field::Oif, 32),
     (Field::CtState, 3),
@@ -118,8 +122,6 @@ const LAYOUT: [(Field, u16); 35] = [
     (Field::IcmpCode, 8),
     (Field::TcpFlags, 8),
     (Field::SctpInit, 1),
-    (Field::Tos, 8),
-    (Field::Ttl, 8),
     (Field::Length, 32),
     (Field::PacketType, 2),
     (Field::PhysIn, 32),
@@ -137,15 +139,18 @@ const LAYOUT: [(Field, u16); 35] = [
     (Field::ReplyDst, 128),
     (Field::ReplySport, 16),
     (Field::ReplyDport, 16),
+    (Field::Tos, 8),
+    (Field::Ttl, 8),
+    (Field::Notrack, 1),
     (Field::Mark, 32),
     (Field::CtMark, 32),
     (Field::FreshPort, 16),
 ];
 
-const FIRST_WORDS: [u16; 36] = {
-    let mut words = [0; 36];
+const FIRST_WORDS: [u16; 37] = {
+    let mut words = [0; 37];
     let mut i = 0;
-    while i < 35 {
+    while i < 36 {
         words[i + 1] = words[i] + LAYOUT[i].1.div_ceil(32);
         i += 1;
     }
@@ -153,7 +158,7 @@ const FIRST_WORDS: [u16; 36] = {
 };
 
 /// How many words the fields fill.
-pub const WORDS: usize = FIRST_WORDS[35] as usize;
+pub const WORDS: usize = FIRST_WORDS[36] as usize;
 
 /// The place of an unknowable condition's bit: the first word past the
 /// fields, and on.
@@ -168,10 +173,10 @@ pub fn is_oracle(position: u32) -> bool {
 
 impl Field {
     /// Every field, in the order of diagrams.
-    pub const ALL: [Field; 35] = {
-        let mut all = [Field::Iif; 35];
+    pub const ALL: [Field; 36] = {
+        let mut all = [Field::Iif; 36];
         let mut i = 0;
-        while i < 35 {
+        while i < 36 {
             all[i] = LAYOUT[i].0;
             i += 1;
         }
@@ -191,6 +196,11 @@ impl Field {
     /// How many words it has.
     pub const fn words(self) -> usize {
         (LAYOUT[self as usize].1 as usize).div_ceil(32)
+    }
+
+    /// Whether rules may change it: those fields come after all others.
+    pub const fn is_mutable(self) -> bool {
+        self as usize >= Field::Tos as usize && self as usize <= Field::CtMark as usize
     }
 
     /// The field that a word belongs to; none past the last.

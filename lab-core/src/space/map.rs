@@ -363,3 +363,23 @@ impl Store {
         self.guard(now, left)
     }
 }
+
+impl Store {
+    /// The oracles that a diagram depends on, by number, sorted.
+    pub fn oracles(&self, diagram: Ref) -> Vec<u32> {
+        let mut seen = std::collections::HashSet::<Ref, rustc_hash::FxBuildHasher>::default();
+        let mut found = std::collections::BTreeSet::new();
+        let mut stack = vec![diagram];
+        while let Some(at) = stack.pop() {
+            if at.value().is_some() || !seen.insert(at) {
+                continue;
+            }
+            let Some(node) = self.node(at) else { continue };
+            if is_oracle(node.position) {
+                found.extend(node.position - super::oracle(0)..node.position + node.len - super::oracle(0));
+            }
+            stack.extend([node.then, node.els]);
+        }
+        found.into_iter().collect()
+    }
+}

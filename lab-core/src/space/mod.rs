@@ -34,7 +34,7 @@ pub use field::{ct, is_oracle, oracle, Field, Header, WORDS};
 pub use map::{Mapping, Source};
 pub use names::Names;
 pub use set::{header, PacketSet, Space};
-pub use store::{Ref, Store};
+pub use store::{Ref, Store, OPEN};
 
 /// Why an operation on packet sets did not end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,12 @@ pub enum Error {
     /// A diagram has more tests below one another than an operation follows.
     #[error("a packet set depends on too many conditions at once")]
     Depth,
+    /// What was asked falls into more parts than are followed.
+    #[error("the packets fall into more than {most} parts")]
+    Parts {
+        /// How many parts there may be.
+        most: usize,
+    },
     /// Two sets of different spaces.
     #[error("the packet sets belong to different spaces")]
     Foreign,

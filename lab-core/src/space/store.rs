@@ -15,13 +15,19 @@
 //! O(n·m) steps, and in practice those parts in which both differ from a
 //! constant; each step is a look-up in a bounded cache.
 
-use super::{Error, Header};
+use super::{Error, Field, Header};
 
 /// A reference to a diagram: a leaf, or a node of a [`Store`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ref(pub(super) u32);
 
 const LEAF: u32 = 1 << 31;
+
+impl Default for Ref {
+    fn default() -> Self {
+        Ref::NONE
+    }
+}
 
 impl Ref {
     /// The diagram of a set with nothing in it, and the leaf that means
@@ -142,6 +148,14 @@ struct Cached {
     what: u32,
     result: u32,
 }
+
+/// Set in the leaves after which [`Store::sequence`] goes on.
+pub const OPEN: u32 = 1 << 30;
+
+/// What comes of a diagram after an open leaf.
+pub type Then<'t> = &'t mut dyn FnMut(&mut Store, u32, Ref) -> Result<Ref, Error>;
+
+type Changed = std::collections::HashMap<Ref, Ref, rustc_hash::FxBuildHasher>;
 
 /// The most nodes below one another that an operation follows.
 const DEPTH: u32 = 4000;
@@ -531,6 +545,108 @@ impl Store {
         let then = self.guard(set, then)?;
         let els = self.without(els, set)?;
         self.or_else(then, els)
+    }
+
+    /// Does `a`, then `b` where `a` decides nothing: where it says nothing, or
+    /// where its leaf is [`OPEN`]; `then` says what `b` comes to after such a
+    /// leaf. Leaves that are open must mean the same in every call.
+    ///
+    /// What open leaves change are mutable fields, so those of `b` are left as
+    /// they are until it is known what `a` made of them.
+    ///
+    /// # Errors
+    /// As [`Store::or_else`].
+    pub fn sequence(&mut self, a: Ref, b: Ref, then: Then) -> Result<Ref, Error> {
+        self.sequence_at(a.into(), b.into(), then, 0)
+    }
+
+    fn sequence_at(&mut self, a: Cursor, b: Cursor, then: Then, depth: u32) -> Result<Ref, Error> {
+        const MUTABLE: u32 = Field::Tos.word() as u32 * 32;
+        const CODE: u32 = 4;
+        match a.at.value() {
+            Some(0) => return self.settle(b),
+            Some(leaf) if leaf & OPEN == 0 => return Ok(a.at),
+            Some(leaf) => {
+                let b = self.settle(b)?;
+                return then(self, leaf, b);
+            }
+            None if b.at.is_none() => return self.settle(a),
+            None => {}
+        }
+        if depth > DEPTH {
+            return Err(Error::Depth);
+        }
+        let what = CODE << 16 | a.passed << 8 | b.passed;
+        let slot = self.cache_slot(a.at.0, b.at.0, what);
+        let found = self.cache[slot];
+        if (found.a, found.b, found.what) == (a.at.0, b.at.0, what) {
+            return Ok(Ref(found.result));
+        }
+        let late = |test: Option<Test>| test.is_none_or(|t| t.position >= MUTABLE);
+        let result = match self.test(a) {
+            Some(test) if late(Some(test)) && late(self.test(b)) => {
+                let yes = self.sequence_at(self.pass(a, test.len), b, then, depth + 1)?;
+                let no = self.sequence_at(test.els.into(), b, then, depth + 1)?;
+                let condition = self.run(test.position, test.len, test.pattern, Ref::ALL, Ref::NONE)?;
+                self.choose(condition, yes, no)?
+            }
+            _ => {
+                let step = self.step(a, b);
+                let yes = self.sequence_at(step.then.0, step.then.1, then, depth + 1)?;
+                let no = self.sequence_at(step.els.0, step.els.1, then, depth + 1)?;
+                self.run(step.position, step.len, step.pattern, yes, no)?
+            }
+        };
+        let slot = self.cache_slot(a.at.0, b.at.0, what);
+        self.cache[slot] = Cached { a: a.at.0, b: b.at.0, what, result: result.0 };
+        Ok(result)
+    }
+
+    /// A diagram of the packet after some mutable fields were changed, told by
+    /// the packet before, with its leaves replaced: `bits` says where a run of
+    /// bits (place, length, pattern) is as wanted afterwards; none: they are
+    /// as before.
+    ///
+    /// # Errors
+    /// As [`Store::or_else`].
+    pub fn after_change(
+        &mut self,
+        diagram: Ref,
+        bits: &mut dyn FnMut(&mut Store, u32, u32, u32) -> Result<Option<Ref>, Error>,
+        leaf: &mut dyn FnMut(u32) -> Ref,
+    ) -> Result<Ref, Error> {
+        let mut memo = Changed::default();
+        self.changed_at(diagram, bits, leaf, &mut memo, 0)
+    }
+
+    fn changed_at(
+        &mut self,
+        at: Ref,
+        bits: &mut dyn FnMut(&mut Store, u32, u32, u32) -> Result<Option<Ref>, Error>,
+        leaf: &mut dyn FnMut(u32) -> Ref,
+        memo: &mut Changed,
+        depth: u32,
+    ) -> Result<Ref, Error> {
+        if let Some(found) = memo.get(&at) {
+            return Ok(*found);
+        }
+        if depth > DEPTH {
+            return Err(Error::Depth);
+        }
+        let result = match (at.value(), self.node(at)) {
+            (Some(value), _) => leaf(value),
+            (None, None) => at,
+            (None, Some(node)) => {
+                let then = self.changed_at(node.then, bits, leaf, memo, depth + 1)?;
+                let els = self.changed_at(node.els, bits, leaf, memo, depth + 1)?;
+                match bits(self, node.position, node.len, node.pattern)? {
+                    None => self.run(node.position, node.len, node.pattern, then, els)?,
+                    Some(condition) => self.choose(condition, then, els)?,
+                }
+            }
+        };
+        memo.insert(at, result);
+        Ok(result)
     }
 
     /// The leaf for one packet. Conditions that cannot be known count as

@@ -1,0 +1,863 @@
+//! Running a hook on flows: everything that is registered there, in order.
+
+use std::net::IpAddr;
+
+use super::chain::{End, NatAction};
+use super::engine::{constant_address, Symbolic};
+use super::flow::{Connection, Ending, Ends, Flow, HookEnds, Passed, Tracked, Way};
+use crate::addr::{Family, PortRange};
+use crate::model::{
+    Chain, ChainKind, Decision, Direction, Hook, Host, NatKind, Part, RejectWith, RuleRef, Stage, Table,
+    TcpFlags,
+};
+use crate::semantics::conntrack::{sane, tcp_step, Info, TcpState, TcpStep};
+use crate::semantics::hooks::{ambiguous, order, Item};
+use crate::semantics::source;
+use crate::space::{Error, Field, Ref, Source};
+
+/// A flow at a hook, with the way it is to leave by, where that is known.
+pub(super) type Passing<'a> = (Flow, Option<Way<'a>>);
+
+/// What is registered at a hook, by the places of tables and chains.
+enum Registered {
+    Track,
+    Confirm,
+    Chain(usize, usize),
+    Nat(Vec<(usize, usize)>),
+}
+
+fn place(host: &Host, table: &Table, chain: &Chain) -> Option<(usize, usize)> {
+    let table = host.ruleset.tables.iter().position(|t| std::ptr::eq(t, table))?;
+    let chain = host.ruleset.tables.get(table)?.chains.iter().position(|c| std::ptr::eq(c, chain))?;
+    Some((table, chain))
+}
+
+impl<'a> Symbolic<'a> {
+    /// Runs a hook. Gives the flows that pass; the others have ended.
+    pub(super) fn hook(
+        &mut self,
+        host: &'a Host,
+        hook: Hook,
+        ends: HookEnds,
+        flow: Flow,
+        way: Option<Way<'a>>,
+    ) -> Result<Vec<Passing<'a>>, Error> {
+        let Some(family) = flow.family(&self.sets.store) else { return Ok(Vec::new()) };
+        let part = match family {
+            Family::Ipv4 => Part::Firewall4,
+            Family::Ipv6 => Part::Firewall6,
+        };
+        let flow = if host.unknown.contains(&part) {
+            flow.claimless(&[format!("{}: the {part} is not in the snapshot", host.name)])
+        } else {
+            flow
+        };
+        let orders: Vec<bool> = if ambiguous(host, hook, family) { vec![true, false] } else { vec![true] };
+        let why = format!("{}: whether iptables-legacy or nft was registered first", host.name);
+        let mut passed = Vec::new();
+        for (legacy_first, flow) in Self::either(&flow, orders, &why) {
+            let items: Vec<Registered> = order(host, hook, family, legacy_first)
+                .into_iter()
+                .filter_map(|item| match item {
+                    Item::Track => Some(Registered::Track),
+                    Item::Confirm => Some(Registered::Confirm),
+                    Item::Chain(table, chain) => {
+                        place(host, table, chain).map(|(t, c)| Registered::Chain(t, c))
+                    }
+                    Item::Nat(chains) => {
+                        Some(Registered::Nat(chains.iter().filter_map(|(t, c)| place(host, t, c)).collect()))
+                    }
+                })
+                .collect();
+            let mut flows = vec![(flow, way)];
+            for item in &items {
+                let mut next = Vec::new();
+                for (flow, way) in flows {
+                    match item {
+                        Registered::Track => {
+                            next.extend(self.track(host, flow)?.into_iter().map(|f| (f, way)));
+                        }
+                        Registered::Confirm => next.push((confirmed(host, flow), way)),
+                        Registered::Chain(table, chain) => {
+                            self.filter(host, hook, ends, (flow, way), (*table, *chain), &mut next)?;
+                        }
+                        Registered::Nat(chains) => {
+                            self.nat(host, hook, ends, (flow, way), chains, &mut next)?;
+                        }
+                    }
+                }
+                flows = next;
+            }
+            passed.extend(flows);
+        }
+        Ok(passed)
+    }
+
+    /// The parts of a flow by what a base chain does to them.
+    fn run(
+        &mut self,
+        host: &'a Host,
+        ends: HookEnds,
+        flow: &Flow,
+        (table, chain): (usize, usize),
+    ) -> Result<Vec<(End, Option<RuleRef>, Flow)>, Error> {
+        let base = self.base(host, table, chain)?;
+        let names = &mut self.sets.names;
+        let mapping = flow.mapping_at(host, &mut |n| names.number(n), ends);
+        let parts = self.split(flow, base.verdicts, &mapping, &|s, told| s.doubts(host, table, told))?;
+        let Some(model) = host.ruleset.tables.get(table).and_then(|t| t.chains.get(chain)) else {
+            return Ok(Vec::new());
+        };
+        let mut done = Vec::new();
+        for (leaf, mut part) in parts {
+            let Some(leaf) = self.leaves.value(leaf).cloned() else { continue };
+            let rule = leaf.rule.and_then(|id| self.rule_ref(host, table, model, id));
+            let effects = &leaf.effects;
+            let old = part.connection(&host.name).map_or(0, |c| c.mark);
+            let (mark, connection_mark) = effects.marks(part.now.mark, old);
+            part.now.mark = mark;
+            if let Some(connection) = part.connection_mut(&host.name) {
+                connection.mark = connection_mark;
+            }
+            part.now.ttl = effects.ttl(part.now.ttl);
+            let (keep, flip) = effects.tos;
+            part.now.tos = overwritten(part.now.tos, keep, flip, &mut part);
+            if effects.notrack && part.tracked == Tracked::None && part.info != Info::Untracked {
+                part.info = Info::Untracked;
+            }
+            if part.tracked == Tracked::None && part.info != Info::Untracked {
+                part.zones.0 = effects.zones.0.unwrap_or(part.zones.0);
+                part.zones.1 = effects.zones.1.unwrap_or(part.zones.1);
+            }
+            if !effects.unclear.is_empty() {
+                let why: Vec<String> =
+                    effects.unclear.iter().map(|w| format!("{}: {w}", host.name)).collect();
+                part = part.claimless(&why);
+            }
+            done.push((leaf.end, rule, part));
+        }
+        Ok(done)
+    }
+
+    fn filter(
+        &mut self,
+        host: &'a Host,
+        hook: Hook,
+        ends: HookEnds,
+        (flow, way): Passing<'a>,
+        at: (usize, usize),
+        next: &mut Vec<Passing<'a>>,
+    ) -> Result<(), Error> {
+        let kind = host.ruleset.tables.get(at.0).and_then(|t| t.chains.get(at.1)).and_then(|c| c.base);
+        let routes = hook == Hook::Output && kind.is_some_and(|b| b.kind == ChainKind::Route);
+        let before = (flow.now.mark, flow.now.tos);
+        for (end, rule, part) in self.run(host, ends, &flow, at)? {
+            match end {
+                End::Accept | End::Nat(_) | End::Fall | End::Return => {
+                    if routes && (part.now.mark, part.now.tos) != before {
+                        self.reroute(host, part, way, next)?;
+                    } else {
+                        next.push((part, way));
+                    }
+                }
+                stop => self.stopped(host, part, &stop, rule),
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped(&mut self, host: &Host, flow: Flow, end: &End, rule: Option<RuleRef>) {
+        let Some(rule) = rule else { return self.dropped(flow, &host.name, Stage::Silent) };
+        let by = Decision::Rule(rule);
+        match end {
+            // A reset answers no reset, and nothing but TCP; whether an answer
+            // is sent is not asked here.
+            End::Reject(
+                RejectWith::TcpReset | RejectWith::Icmp(_) | RejectWith::Icmp6(_) | RejectWith::Icmpx(_),
+            ) => {
+                self.end(flow, Ending::Rejected(by));
+            }
+            _ => self.end(flow, Ending::Dropped(by)),
+        }
+    }
+
+    /// Connection tracking looks at a flow.
+    fn track(&mut self, host: &'a Host, flow: Flow) -> Result<Vec<Flow>, Error> {
+        if flow.tracked != Tracked::None || flow.info == Info::Untracked {
+            return Ok(vec![flow]);
+        }
+        let diagram = self.tracking()?;
+        let mapping = flow.mapping();
+        let mut tracked = Vec::new();
+        for (leaf, part) in self.split(&flow, diagram, &mapping, &|_, _| Vec::new())? {
+            match leaf {
+                INVALID => tracked.push(Flow { info: Info::Invalid, ..part }),
+                UNTRACKED => tracked.push(Flow { info: Info::Untracked, ..part }),
+                opens => self.find(host, part, opens, &mut tracked)?,
+            }
+        }
+        Ok(tracked)
+    }
+
+    /// What tracking makes of packets of which nothing is known: invalid, not
+    /// tracked, or fit to belong to a connection; of TCP by its flags.
+    fn tracking(&mut self) -> Result<Ref, Error> {
+        let store = &mut self.sets.store;
+        let mut tcp = Vec::new();
+        for flags in 0..=u8::MAX {
+            let leaf = if sane(flags) { TCP + u32::from(alike_to(flags)) } else { INVALID };
+            let is = store.value(Field::TcpFlags, flags.into())?;
+            tcp.push(store.guard(is, Ref::leaf(leaf))?);
+        }
+        let tcp = store.first_of(&tcp)?;
+        let mut by_type = |protocol: u8| -> Result<Ref, Error> {
+            let mut parts = Vec::new();
+            for kind in 0..=u8::MAX {
+                let leaf = match (protocol, kind) {
+                    (1, 8 | 13 | 15 | 17) | (58, 128 | 139) => QUERY,
+                    (1, 0 | 14 | 16 | 18) | (58, 129 | 140) => ANSWER,
+                    (58, 130..=137 | 143) => UNTRACKED,
+                    _ => INVALID,
+                };
+                let is = store.value(Field::IcmpType, kind.into())?;
+                parts.push(store.guard(is, Ref::leaf(leaf))?);
+            }
+            store.first_of(&parts)
+        };
+        let (icmp, icmp6) = (by_type(1)?, by_type(58)?);
+        let init = store.value(Field::SctpInit, 1)?;
+        let sctp = store.choose(init, Ref::leaf(PLAIN), Ref::leaf(ANSWER))?;
+        let mut result = Ref::leaf(PLAIN);
+        for (protocol, diagram) in [(6, tcp), (1, icmp), (58, icmp6), (132, sctp)] {
+            let is = store.value(Field::Protocol, protocol)?;
+            result = store.choose(is, diagram, result)?;
+        }
+        Ok(result)
+    }
+
+    /// Finds the connection of packets that may have one, or opens it.
+    fn find(&mut self, host: &'a Host, flow: Flow, kind: u32, tracked: &mut Vec<Flow>) -> Result<(), Error> {
+        let flags = kind.checked_sub(TCP).map(|f| f as u8);
+        let mut rest = vec![flow];
+        let known: Vec<Connection> = rest[0].world.get(&host.name).cloned().unwrap_or_default();
+        for (index, connection) in known.iter().enumerate() {
+            for (direction, tuple, zone) in [
+                (Direction::Original, connection.original, connection.zones.0),
+                (Direction::Reply, connection.reply, connection.zones.1),
+            ] {
+                let mut left = Vec::new();
+                for flow in rest {
+                    if flow.zones.0 != zone || !connection.confirmed || flow.kind.1 != connection.protocol {
+                        left.push(flow);
+                        continue;
+                    }
+                    let set = self.alike(&flow, tuple)?;
+                    let inside = self.sets.store.guard(flow.set, set)?;
+                    let outside = self.sets.store.without(flow.set, set)?;
+                    if !outside.is_none() {
+                        left.push(flow.part(outside));
+                    }
+                    if !inside.is_none() {
+                        tracked.push(follow(host, flow.part(inside), index, direction, flags));
+                    }
+                }
+                rest = left;
+            }
+        }
+        for mut flow in rest {
+            let loose = host.sysctls.number("net.netfilter.nf_conntrack_tcp_loose") != Some(0);
+            let tcp = match flags {
+                None => None,
+                Some(flags) => match tcp_step(TcpState::None, flags, Direction::Original) {
+                    TcpStep::To(TcpState::SynSent) => Some(TcpState::SynSent),
+                    TcpStep::To(state) if loose => Some(state),
+                    _ => {
+                        tracked.push(Flow { info: Info::Invalid, ..flow });
+                        continue;
+                    }
+                },
+            };
+            if kind == ANSWER {
+                tracked.push(Flow { info: Info::Invalid, ..flow });
+                continue;
+            }
+            flow.info = Info::New;
+            flow.tracked = Tracked::New(Box::new(Connection {
+                original: flow.now.ends,
+                reply: flow.now.ends.inverted(),
+                protocol: flow.kind.1,
+                zones: flow.zones,
+                mark: 0,
+                confirmed: false,
+                seen_reply: false,
+                assured: false,
+                rewritten: (false, false),
+                settled: (false, false),
+                tcp,
+            }));
+            tracked.push(flow);
+        }
+        Ok(())
+    }
+
+    /// Where the ends of packets are those of a tuple. Packets whose source is
+    /// their own destination are not spoken of, so two different fields are
+    /// never equal.
+    fn alike(&mut self, flow: &Flow, tuple: Ends) -> Result<Ref, Error> {
+        let now = flow.now.ends;
+        let mut all = Ref::ALL;
+        for (a, b) in
+            [(now.src, tuple.src), (now.dst, tuple.dst), (now.sport, tuple.sport), (now.dport, tuple.dport)]
+        {
+            let store = &mut self.sets.store;
+            let set = match (a == b, is_known(a), is_known(b)) {
+                (true, ..) => Ref::ALL,
+                (_, true, true) if same_value(a, b) => Ref::ALL,
+                (_, true, true) => Ref::NONE,
+                (_, true, false) => equal_to(store, b, a.value)?,
+                (_, false, true) => equal_to(store, a, b.value)?,
+                (_, false, false) => Ref::NONE,
+            };
+            all = store.guard(set, all)?;
+        }
+        Ok(all)
+    }
+
+    /// NAT at a hook: chains are asked only about the first packet of a
+    /// connection; every packet is then rewritten as settled.
+    fn nat(
+        &mut self,
+        host: &'a Host,
+        hook: Hook,
+        ends: HookEnds,
+        (flow, way): Passing<'a>,
+        chains: &[(usize, usize)],
+        next: &mut Vec<Passing<'a>>,
+    ) -> Result<(), Error> {
+        let source = !matches!(hook, Hook::Prerouting | Hook::Output);
+        let Some(connection) = flow.connection(&host.name) else {
+            next.push((flow, way));
+            return Ok(());
+        };
+        let settled = if source { connection.settled.0 } else { connection.settled.1 };
+        let mut flows = vec![flow];
+        if matches!(flows[0].info, Info::New) && !settled {
+            let mut open = flows;
+            flows = Vec::new();
+            for at in chains {
+                let mut still = Vec::new();
+                for flow in open {
+                    for (end, rule, part) in self.run(host, ends, &flow, *at)? {
+                        match end {
+                            End::Accept | End::Fall | End::Return => still.push(part),
+                            End::Nat(action) => {
+                                for part in
+                                    self.settle(host, hook, ends, way, part, &action, rule.as_ref())?
+                                {
+                                    if is_settled(&part, host, source) {
+                                        flows.push(part);
+                                    } else {
+                                        still.push(part);
+                                    }
+                                }
+                            }
+                            stop => self.stopped(host, part, &stop, rule),
+                        }
+                    }
+                }
+                open = still;
+            }
+            for flow in open {
+                flows.extend(self.bind(host, flow, source, None, None)?);
+            }
+        }
+        for mut flow in flows {
+            let before = flow.now.ends;
+            translate(host, &mut flow, source);
+            if hook == Hook::Output && flow.now.ends.dst != before.dst {
+                self.reroute(host, flow, way, next)?;
+            } else {
+                next.push((flow, way));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a NAT target says.
+    #[allow(clippy::too_many_arguments)]
+    fn settle(
+        &mut self,
+        host: &'a Host,
+        hook: Hook,
+        ends: HookEnds,
+        way: Option<Way<'a>>,
+        flow: Flow,
+        action: &NatAction,
+        rule: Option<&RuleRef>,
+    ) -> Result<Vec<Flow>, Error> {
+        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
+        let (source, field) = match (action.kind, action.netmap) {
+            (_, Some(_)) if matches!(hook, Hook::Prerouting | Hook::Output) => (false, Field::Dst),
+            (_, Some(_)) => (true, Field::Src),
+            (NatKind::Snat | NatKind::Masquerade, _) => (true, Field::Src),
+            (NatKind::Dnat | NatKind::Redirect, _) => (false, Field::Dst),
+        };
+        // Each address with the part of the flow that gets it.
+        let mut parts: Vec<(Option<Source>, Flow)> = Vec::new();
+        let mut none: Vec<Flow> = Vec::new();
+        if let Some(net) = action.netmap {
+            let old = if source { flow.now.ends.src } else { flow.now.ends.dst };
+            let bits = match net {
+                ipnet::IpNet::V4(n) => {
+                    (u128::from(n.network().to_bits()) << 96, u128::from(n.netmask().to_bits()) << 96)
+                }
+                ipnet::IpNet::V6(n) => (n.network().to_bits(), n.netmask().to_bits()),
+            };
+            let value = (old.value & old.mask & !bits.1) | (bits.0 & bits.1);
+            parts.push((Some(Source { field: old.field, mask: old.mask | bits.1, value }), flow));
+        } else {
+            match action.kind {
+                NatKind::Masquerade => {
+                    let device = ends.output.unwrap_or("").to_owned();
+                    let nets: Vec<ipnet::IpNet> = own_nets(host);
+                    let near = way.and_then(|w| w.gateway);
+                    let by = match near {
+                        Some(_) if !v6 => Source::constant(Field::Dst, 0),
+                        _ => flow.now.ends.dst,
+                    };
+                    let told = self.by_address(&flow, by, nets, |dst| match dst {
+                        IpAddr::V4(_) => {
+                            let near = near.or(Some(dst));
+                            source::for_interface_v4(host, &device, near, crate::model::Scope::Global)
+                                .map(IpAddr::V4)
+                        }
+                        IpAddr::V6(dst) => source::for_interface_v6(host, &device, dst).map(IpAddr::V6),
+                    })?;
+                    for (own, part) in told {
+                        match own {
+                            Some(own) => parts.push((Some(constant_address(field, own)), part)),
+                            None => none.push(part),
+                        }
+                    }
+                }
+                NatKind::Redirect if hook == Hook::Output => {
+                    let own = if v6 {
+                        IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
+                    } else {
+                        IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)
+                    };
+                    parts.push((Some(constant_address(field, own)), flow));
+                }
+                NatKind::Redirect => {
+                    let device = ends.input.and_then(|i| host.interface(i));
+                    let own = device
+                        .and_then(|d| d.addresses.iter().map(|a| a.address).find(|a| a.is_ipv6() == v6));
+                    match own {
+                        Some(own) => parts.push((Some(constant_address(field, own)), flow)),
+                        None => none.push(flow),
+                    }
+                }
+                NatKind::Snat | NatKind::Dnat => match action.addresses {
+                    None => parts.push((None, flow)),
+                    Some((low, high)) => {
+                        for (own, part) in addresses(&flow, host, low, high) {
+                            parts.push((Some(constant_address(field, own)), part));
+                        }
+                    }
+                },
+            }
+        }
+        for flow in none {
+            self.stopped(host, flow, &End::Drop, rule.cloned());
+        }
+        let mut done = Vec::new();
+        for (address, mut flow) in parts {
+            if let Some(rule) = rule {
+                flow.note(Passed::Rewritten(rule.clone()));
+            }
+            done.extend(self.bind(host, flow, source, address, Some(action))?);
+        }
+        Ok(done)
+    }
+
+    /// Settles one end of a connection (`nf_nat_setup_info`).
+    fn bind(
+        &mut self,
+        host: &Host,
+        flow: Flow,
+        source: bool,
+        address: Option<Source>,
+        action: Option<&NatAction>,
+    ) -> Result<Vec<Flow>, Error> {
+        if is_settled(&flow, host, source) {
+            return Ok(vec![flow]);
+        }
+        let Some(connection) = flow.connection(&host.name).cloned() else { return Ok(vec![flow]) };
+        let current = connection.reply.inverted();
+        let mut wanted = current;
+        match source {
+            true => wanted.src = address.unwrap_or(wanted.src),
+            false => wanted.dst = address.unwrap_or(wanted.dst),
+        }
+        let ports = action.and_then(|a| a.ports);
+        let random = action.is_some_and(|a| a.random);
+        let base = action.and_then(|a| a.base_port);
+        let port = if source { wanted.sport } else { wanted.dport };
+        let taken = flow.world.get(&host.name).is_some_and(|all| {
+            all.iter().any(|c| {
+                c.confirmed
+                    && c.protocol == connection.protocol
+                    && c.original != connection.original
+                    && (c.reply == wanted.inverted() || c.original == wanted.inverted())
+            })
+        });
+        // Which packets keep their port.
+        let mut kept: Vec<(bool, Flow)> = Vec::new();
+        match (random, ports, base) {
+            (true, ..) => kept.push((false, flow)),
+            (_, None, _) => kept.push((!taken, flow)),
+            (_, Some(_), Some(_)) => kept.push((false, flow)),
+            (_, Some(range), None) => {
+                let set = self.sets.store.range(Field::Sport, range.low.into(), range.high.into())?;
+                let mut here = crate::space::Mapping::default();
+                here.set(Field::Sport, port);
+                let inside = self.sets.store.pull_back(flow.set, set, &here)?;
+                let outside = self.sets.store.without(flow.set, inside)?;
+                let keep = range.low == range.high || !taken;
+                for (set, keep) in [(inside, keep), (outside, false)] {
+                    if !set.is_none() {
+                        kept.push((keep, flow.part(set)));
+                    }
+                }
+            }
+        }
+        let mut done = Vec::new();
+        for (keep, flow) in kept {
+            if keep {
+                done.push(with_binding(flow, host, source, current, wanted));
+                continue;
+            }
+            // Only protocols with ports get another one.
+            let with_ports = self.sets.store.with_ports()?;
+            let (with, without) = self.divide(flow, with_ports)?;
+            done.extend(without.into_iter().map(|f| with_binding(f, host, source, current, wanted)));
+            for flow in with {
+                for (port, fresh, flow) in self.picked(flow, source, port, ports, base, random)? {
+                    let mut wanted = wanted;
+                    match source {
+                        true => wanted.sport = port,
+                        false => wanted.dport = port,
+                    }
+                    let mut flow = with_binding(flow, host, source, current, wanted);
+                    if fresh.is_some() {
+                        flow.fresh = fresh;
+                    }
+                    done.push(flow);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// The port when the present one cannot stay
+    /// (`nf_nat_l4proto_unique_tuple`).
+    fn picked(
+        &mut self,
+        flow: Flow,
+        source: bool,
+        port: Source,
+        ports: Option<PortRange>,
+        base: Option<u16>,
+        random: bool,
+    ) -> Result<Vec<(Source, Option<PortRange>, Flow)>, Error> {
+        let field = if source { Field::Sport } else { Field::Dport };
+        let fresh = |range: PortRange, flow: Flow| match range.low == range.high {
+            true => (Source::constant(field, range.low.into()), None, flow),
+            false if source => (Source::keep(Field::FreshPort), Some(range), flow),
+            // One unknown port is kept apart at a time.
+            false => {
+                let why = "which destination port NAT picks".to_owned();
+                (Source::constant(field, range.low.into()), None, flow.claimless(&[why]))
+            }
+        };
+        let Some(range) = ports else {
+            if !source {
+                return Ok(vec![(port, None, flow)]);
+            }
+            // Ports keep their class: privileged stay privileged.
+            let mut parts = Vec::new();
+            for (low, high, range) in
+                [(0, 511, (1, 511)), (512, 1023, (600, 1023)), (1024, 65535, (1024, 65535))]
+            {
+                let set = self.sets.store.range(Field::Sport, low, high)?;
+                let mut here = crate::space::Mapping::default();
+                here.set(Field::Sport, port);
+                let inside = self.sets.store.pull_back(flow.set, set, &here)?;
+                if !inside.is_none() {
+                    parts.push(fresh(PortRange { low: range.0, high: range.1 }, flow.part(inside)));
+                }
+            }
+            return Ok(parts);
+        };
+        if range.low == range.high {
+            return Ok(vec![fresh(range, flow)]);
+        }
+        match base {
+            Some(base) => {
+                // Shifted port by port.
+                let size = u32::from(range.high - range.low) + 1;
+                let values = self.values(&flow, port)?;
+                let Some(values) = values else {
+                    let why = "a shifted port".to_owned();
+                    return Ok(vec![fresh(range, flow.claimless(&[why]))]);
+                };
+                Ok(values
+                    .into_iter()
+                    .map(|(value, part)| {
+                        let offset = u32::from(value.wrapping_sub(base)) % size;
+                        let to = u128::from(range.low) + u128::from(offset);
+                        (Source::constant(field, to), None, part)
+                    })
+                    .collect())
+            }
+            None if !source && !random => Ok(vec![(Source::constant(field, range.low.into()), None, flow)]),
+            None => Ok(vec![fresh(range, flow)]),
+        }
+    }
+
+    /// The values of a port, if there are few, each with its packets.
+    fn values(&mut self, flow: &Flow, port: Source) -> Result<Option<Vec<(u16, Flow)>>, Error> {
+        if is_known(port) {
+            return Ok(Some(vec![(port.value as u16, flow.clone())]));
+        }
+        let field = port.field;
+        let (start, end) = (field.bit(0), field.bit(0) + field.width());
+        let store = &mut self.sets.store;
+        let ports = store.forget(flow.set, &|p| p < start || p >= end, true)?;
+        let Some(ranges) = store.intervals(ports, field, field.width()) else { return Ok(None) };
+        if ranges.iter().map(|(a, b)| b - a + 1).sum::<u128>() > 512 {
+            return Ok(None);
+        }
+        let mut parts = Vec::new();
+        for value in ranges.into_iter().flat_map(|(a, b)| a..=b) {
+            let is = store.value(field, value)?;
+            let set = store.guard(flow.set, is)?;
+            parts.push((value as u16, flow.part(set)));
+        }
+        Ok(Some(parts))
+    }
+}
+
+const INVALID: u32 = 1;
+const UNTRACKED: u32 = 2;
+/// May open a connection.
+const PLAIN: u32 = 3;
+/// An ICMP query, which may.
+const QUERY: u32 = 4;
+/// Belongs to a connection or to none.
+const ANSWER: u32 = 5;
+/// TCP with these flags.
+const TCP: u32 = 16;
+
+/// The flags that count, of those that a TCP packet has: connection tracking
+/// looks at them in this order (`get_conntrack_index`).
+fn alike_to(flags: u8) -> u8 {
+    const ORDER: [u8; 5] =
+        [TcpFlags::RST, TcpFlags::SYN | TcpFlags::ACK, TcpFlags::SYN, TcpFlags::FIN, TcpFlags::ACK];
+    ORDER.into_iter().find(|wanted| flags & wanted == *wanted).unwrap_or(flags)
+}
+
+fn is_known(source: Source) -> bool {
+    let bits = if source.field.width() >= 128 { u128::MAX << 96 } else { (1 << source.field.width()) - 1 };
+    source.mask & bits == bits
+}
+
+fn same_value(a: Source, b: Source) -> bool {
+    a.value & a.mask == b.value & b.mask || a.value == b.value
+}
+
+/// Where a partly known field is this value.
+fn equal_to(store: &mut crate::space::Store, source: Source, value: u128) -> Result<Ref, Error> {
+    if (source.value ^ value) & source.mask != 0 && source.mask != u128::MAX {
+        return Ok(Ref::NONE);
+    }
+    let width = source.field.width();
+    let most = if width >= 128 { u128::MAX } else { (1 << width) - 1 };
+    store.bits(source.field, crate::space::Bits { mask: most & !source.mask, value })
+}
+
+/// The subnets of a host, by which it chooses a source.
+pub(super) fn own_nets(host: &Host) -> Vec<ipnet::IpNet> {
+    let mut nets: Vec<ipnet::IpNet> = Vec::new();
+    let v6 = host.interfaces.iter().flat_map(|i| &i.addresses);
+    for address in v6 {
+        match address.address {
+            IpAddr::V4(_) => nets.extend(address.net()),
+            // RFC 6724 counts the bits that a destination shares.
+            IpAddr::V6(a) => nets.extend(
+                (0..=address.prefix_len)
+                    .chain([128])
+                    .filter_map(|len| ipnet::Ipv6Net::new(a, len).ok())
+                    .map(ipnet::IpNet::V6),
+            ),
+        }
+    }
+    // Scopes and labels (net/ipv6/addrlabel.c).
+    let classes = [
+        "::1/128",
+        "::/96",
+        "::ffff:0:0/96",
+        "2001::/32",
+        "2001:10::/28",
+        "2002::/16",
+        "3ffe::/16",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff01::/16",
+        "ff02::/16",
+        "ff05::/16",
+        "ff08::/16",
+        "ff0e::/16",
+        "ff00::/8",
+    ];
+    nets.extend(classes.iter().filter_map(|c| c.parse::<ipnet::IpNet>().ok()));
+    nets
+}
+
+/// At most this many addresses of a NAT range are told apart.
+const NAT_ADDRESSES: u128 = 8;
+
+/// The addresses of a NAT range: the kernel picks by a hash of the connection.
+fn addresses(flow: &Flow, host: &Host, low: IpAddr, high: IpAddr) -> Vec<(IpAddr, Flow)> {
+    if low == high {
+        return vec![(low, flow.clone())];
+    }
+    let bits = |a: IpAddr| match a {
+        IpAddr::V4(a) => u128::from(a.to_bits()),
+        IpAddr::V6(a) => a.to_bits(),
+    };
+    let count = bits(high).saturating_sub(bits(low)).saturating_add(1);
+    if count > NAT_ADDRESSES {
+        let why = format!("{}: which of {count} addresses NAT picks", host.name);
+        return vec![(low, flow.clone().claimless(&[why]))];
+    }
+    let ways: Vec<IpAddr> = (0..count)
+        .map(|i| match low {
+            IpAddr::V4(a) => IpAddr::V4(std::net::Ipv4Addr::from_bits(a.to_bits() + i as u32)),
+            IpAddr::V6(a) => IpAddr::V6(std::net::Ipv6Addr::from_bits(a.to_bits() + i)),
+        })
+        .collect();
+    Symbolic::either(flow, ways, &format!("{}: which of {low}-{high} NAT picks", host.name))
+}
+
+fn is_settled(flow: &Flow, host: &Host, source: bool) -> bool {
+    flow.connection(&host.name).is_some_and(|c| if source { c.settled.0 } else { c.settled.1 })
+}
+
+fn with_binding(mut flow: Flow, host: &Host, source: bool, current: Ends, wanted: Ends) -> Flow {
+    if let Some(connection) = flow.connection_mut(&host.name) {
+        if wanted != current {
+            connection.reply = wanted.inverted();
+            match source {
+                true => connection.rewritten.0 = true,
+                false => connection.rewritten.1 = true,
+            }
+        }
+        match source {
+            true => connection.settled.0 = true,
+            false => connection.settled.1 = true,
+        }
+    }
+    flow
+}
+
+/// Rewrites one end of the packets of a connection (`nf_nat_packet`).
+fn translate(host: &Host, flow: &mut Flow, source: bool) {
+    let direction = flow.info.direction();
+    let Some(connection) = flow.connection(&host.name) else { return };
+    let end = (direction == Direction::Original) == source;
+    let applies = if end { connection.rewritten.0 } else { connection.rewritten.1 };
+    if !applies {
+        return;
+    }
+    let target = match direction {
+        Direction::Original => connection.reply.inverted(),
+        Direction::Reply => connection.original.inverted(),
+    };
+    match source {
+        true => {
+            flow.now.ends.src = target.src;
+            flow.now.ends.sport = target.sport;
+        }
+        false => {
+            flow.now.ends.dst = target.dst;
+            flow.now.ends.dport = target.dport;
+        }
+    }
+}
+
+/// Only the packets that opened a connection confirm it.
+fn confirmed(host: &Host, mut flow: Flow) -> Flow {
+    if flow.info.direction() != Direction::Original {
+        return flow;
+    }
+    if let Tracked::New(connection) = &flow.tracked {
+        let mut connection = connection.as_ref().clone();
+        connection.confirmed = true;
+        let known = flow.world.entry(host.name.clone()).or_default();
+        known.push(connection);
+        flow.tracked = Tracked::Known(known.len() - 1);
+    }
+    flow
+}
+
+/// Steps a connection that packets belong to.
+fn follow(host: &Host, mut flow: Flow, index: usize, direction: Direction, flags: Option<u8>) -> Flow {
+    let Some(connection) = flow.world.get_mut(&host.name).and_then(|all| all.get_mut(index)) else {
+        return flow;
+    };
+    if let (Some(flags), Some(state)) = (flags, connection.tcp) {
+        match tcp_step(state, flags, direction) {
+            TcpStep::Invalid => {
+                flow.info = Info::Invalid;
+                return flow;
+            }
+            TcpStep::Ignore => {}
+            TcpStep::To(state) => {
+                connection.tcp = Some(state);
+                connection.assured |= state == TcpState::Established && connection.seen_reply;
+            }
+        }
+    }
+    let info = match direction {
+        Direction::Reply => {
+            connection.seen_reply = true;
+            Info::EstablishedReply
+        }
+        Direction::Original if connection.seen_reply => Info::Established,
+        Direction::Original => Info::New,
+    };
+    flow.tracked = Tracked::Known(index);
+    flow.info = info;
+    flow
+}
+
+/// Type of service after `(tos & keep) ^ flip`.
+fn overwritten(tos: Source, keep: u8, flip: u8, flow: &mut Flow) -> Source {
+    if (keep, flip) == (u8::MAX, 0) {
+        return tos;
+    }
+    let lost = u128::from(!keep);
+    let turned = u128::from(flip & keep) & !tos.mask;
+    if turned != 0 {
+        // A bit of the packet turned round is none that a source can tell.
+        let why = "type of service with bits turned round".to_owned();
+        *flow = flow.clone().claimless(&[why]);
+    }
+    Source {
+        field: tos.field,
+        mask: tos.mask | lost,
+        value: ((tos.value & tos.mask & u128::from(keep)) ^ u128::from(flip)) & (tos.mask | lost),
+    }
+}

@@ -1,0 +1,26 @@
+//! The symbolic engine: every packet at once.
+//!
+//! A [`Flow`] is a set of packets that share one way so far, told by their
+//! headers as they were sent; what has become of each field is data beside it.
+//! Each stage of Linux splits flows by a diagram of what it does, and passes
+//! the parts on, until every packet's way has [ended](Ending).
+//!
+//! Where chance or ignorance decides, a packet is in several flows; where
+//! something is not modelled, the flow says so. The plain stepper
+//! ([`super::stepper`]) is the specification; routes, NAT and matches are
+//! written here on their own.
+
+mod bridge;
+mod chain;
+mod effects;
+mod engine;
+mod flow;
+mod hook;
+mod walk;
+mod way;
+
+pub use chain::{ChainLeaves, Compiler, End, Leaf, NatAction, RuleId, TableChains};
+pub use effects::{Effects, Marking};
+pub use engine::{Flowed, Symbolic};
+pub use flow::{Connection, Ending, Ends, Flow, Inside, Now, Passed, Tracked};
+pub use walk::Sending;

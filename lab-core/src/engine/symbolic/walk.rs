@@ -1,0 +1,411 @@
+//! Where flows arrive, and what the network layer does with them.
+
+use super::engine::{Flowed, Symbolic};
+use super::flow::{Ending, Flow, HookEnds, Passed, Way};
+use super::way::{Asked, Routed};
+use crate::addr::{Family, Mac};
+use crate::model::{Hook, HopDirection, Host, Interface, InterfaceKind, PacketType, Place, RouteKind, Stage};
+use crate::semantics::input::forwards;
+use crate::semantics::matches::packet_type;
+use crate::semantics::segment::hidden;
+use crate::semantics::sets::{Arrival, Entry};
+use crate::space::{Error, Field, Ref, Source};
+
+/// What comes next.
+pub(super) enum Step<'a> {
+    /// Frames arrive at an interface from a wire.
+    Arrive(&'a Host, &'a Interface, (Mac, Mac), Flow),
+    /// Packets arrive at a host's network layer by a device.
+    Receive(&'a Host, &'a Interface, Flow),
+}
+
+/// The most steps a flow takes before it counts as going round for ever.
+const STEPS: u32 = 6000;
+
+/// How programs send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// By sockets of their own, whose source the route chooses.
+    Socket,
+    /// By sockets bound to the source that the packets have.
+    Bound,
+    /// By raw sockets with headers of their own.
+    Raw,
+}
+
+impl<'a> Symbolic<'a> {
+    pub(super) fn push(&mut self, step: Step<'a>) {
+        self.steps.push(step);
+    }
+
+    /// Follows every flow to its end.
+    fn follow_all(&mut self) -> Result<Vec<Flowed>, Error> {
+        while let Some(step) = self.steps.pop() {
+            match step {
+                Step::Arrive(host, device, macs, mut flow) => {
+                    flow.steps += 1;
+                    self.arrive(host, device, macs, flow)?;
+                }
+                Step::Receive(host, device, mut flow) => {
+                    flow.steps += 1;
+                    if flow.steps > STEPS {
+                        self.refused_at(flow, &host.name, Stage::Ttl);
+                        continue;
+                    }
+                    self.receive(host, device, flow)?;
+                }
+            }
+            if self.out.len() + self.steps.len() > self.limit {
+                self.steps.clear();
+                self.out.clear();
+                return Err(Error::Parts { most: self.limit });
+            }
+        }
+        let mut out = std::mem::take(&mut self.out);
+        for flowed in &mut out {
+            flowed.looped = goes_round(&flowed.flow);
+        }
+        Ok(out)
+    }
+
+    /// Packets put on the wire towards an interface.
+    ///
+    /// # Errors
+    /// If the diagrams outgrow their budget.
+    pub fn inject(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        flow: Flow,
+    ) -> Result<Vec<Flowed>, Error> {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let family = self.sets.store.family(family)?;
+            let set = self.sets.store.guard(family, flow.set)?;
+            if !set.is_none() {
+                self.inject_one(host, device, flow.part(set));
+            }
+        }
+        self.follow_all()
+    }
+
+    fn inject_one(&mut self, host: &'a Host, device: &'a Interface, flow: Flow) {
+        let bridge = device.master.as_deref().and_then(|m| host.interface(m));
+        let target = match bridge {
+            Some(master) if matches!(master.kind, InterfaceKind::Bridge(_)) => master,
+            _ => device,
+        };
+        let far_end = self
+            .lab
+            .peers(&host.name, &device.name)
+            .find_map(|e| self.lab.hosts.get(&e.host)?.interface(&e.interface)?.mac);
+        let neighbour = || host.neighbours.iter().find(|n| n.interface == target.name).and_then(|n| n.mac);
+        let macs = (far_end.or_else(neighbour).unwrap_or(Mac::ZERO), target.mac.unwrap_or(Mac::ZERO));
+        self.push(Step::Arrive(host, device, macs, flow));
+    }
+
+    /// Packets that processes of a host send.
+    ///
+    /// # Errors
+    /// If the diagrams outgrow their budget.
+    pub fn send(&mut self, host: &'a Host, flow: Flow, sending: Sending) -> Result<Vec<Flowed>, Error> {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let is = self.sets.store.family(family)?;
+            let (inside, _) = self.divide(flow.clone(), is)?;
+            for flow in inside {
+                let flow = self.untold(flow, host, family);
+                self.originate(host, flow, sending)?;
+            }
+        }
+        self.follow_all()
+    }
+
+    fn originate(&mut self, host: &'a Host, flow: Flow, sending: Sending) -> Result<(), Error> {
+        let raw = sending == Sending::Raw;
+        let asked = Asked {
+            src: (sending != Sending::Socket).then_some(flow.now.ends.src),
+            oif: None,
+            tos: if raw { Source::constant(Field::Tos, 0) } else { flow.now.tos },
+            protocol: Some(if raw { Source::constant(Field::Protocol, 255) } else { flow.kind.1 }),
+            ports: !raw,
+        };
+        for (routed, part) in self.route_out(host, &flow, asked)? {
+            let (way, src) = match routed {
+                Routed::By(way, src) => (way, src),
+                Routed::Errno(errno) => {
+                    self.dropped(part, &host.name, Stage::Send(errno.into()));
+                    continue;
+                }
+                Routed::Unknown(why) => {
+                    self.dropped(part, &host.name, Stage::Unmodelled(why));
+                    continue;
+                }
+            };
+            let Some(src) = src else {
+                if raw && part.now.length > way.device.mtu {
+                    self.dropped(part, &host.name, Stage::Send("EMSGSIZE".into()));
+                    continue;
+                }
+                self.local_out(host, way, part)?;
+                continue;
+            };
+            // What was sent has the source that was chosen.
+            let is =
+                self.sets.store.bits(src.field, crate::space::Bits { mask: src.mask, value: src.value })?;
+            let set = self.sets.store.guard(part.set, is)?;
+            let part = part.part(set);
+            if !set.is_none() {
+                self.connected(host, part, &asked, way, src)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `connect()` of IPv4 looks the route up again once it has chosen the
+    /// source; TCP always connects, a UDP program may or may not.
+    fn connected(
+        &mut self,
+        host: &'a Host,
+        flow: Flow,
+        asked: &Asked,
+        way: Way<'a>,
+        src: Source,
+    ) -> Result<(), Error> {
+        let v4 = flow.family(&self.sets.store) == Some(Family::Ipv4);
+        let with_ports = self.sets.store.with_ports()?;
+        let (connects, plain) = if v4 { self.divide(flow, with_ports)? } else { (Vec::new(), vec![flow]) };
+        for flow in plain {
+            self.local_out(host, way, flow)?;
+        }
+        for flow in connects {
+            for (routed, part) in self.route_out(host, &flow, Asked { src: Some(src), ..*asked })? {
+                let again = match routed {
+                    Routed::By(again, _) => again,
+                    Routed::Errno(errno) => {
+                        self.dropped(part, &host.name, Stage::Send(errno.into()));
+                        continue;
+                    }
+                    Routed::Unknown(why) => {
+                        self.dropped(part, &host.name, Stage::Unmodelled(why));
+                        continue;
+                    }
+                };
+                if (&again.device.name, again.gateway) == (&way.device.name, way.gateway) {
+                    self.local_out(host, way, part)?;
+                    continue;
+                }
+                let udp = self.sets.store.value(Field::Protocol, 17)?;
+                let (udp, rest) = self.divide(part, udp)?;
+                for part in rest {
+                    self.local_out(host, again, part)?;
+                }
+                let why = format!("{}: whether the program connects before it sends", host.name);
+                for part in udp {
+                    for (way, part) in Self::either(&part, vec![again, way], &why) {
+                        self.local_out(host, way, part)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames arrive at an interface (`__netif_receive_skb_core`).
+    fn arrive(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        macs: (Mac, Mac),
+        mut flow: Flow,
+    ) -> Result<(), Error> {
+        self.hop(&mut flow, host, device, HopDirection::In);
+        let Some(family) = flow.family(&self.sets.store) else { return Ok(()) };
+        flow = self.untold(flow, host, family);
+        if !device.up {
+            self.dropped(flow, &host.name, Stage::LinkDown);
+            return Ok(());
+        }
+        flow.source_mac = (macs.0 != Mac::ZERO).then_some(macs.0);
+        flow.destination_mac = (macs.1 != Mac::ZERO).then_some(macs.1);
+        flow.packet_type = packet_type(flow.destination_mac);
+        if let Some(master) = device.master.as_deref().and_then(|m| host.interface(m)) {
+            return match &master.kind {
+                InterfaceKind::Bridge(_) => self.bridge_input(host, master, device, flow),
+                other => {
+                    let what = format!("device {other} over {}", device.name);
+                    self.dropped(flow, &host.name, Stage::Unmodelled(what));
+                    Ok(())
+                }
+            };
+        }
+        if let InterfaceKind::Other(kind) = &device.kind {
+            let what = format!("device {} ({kind})", device.name);
+            self.dropped(flow, &host.name, Stage::Unmodelled(what));
+            return Ok(());
+        }
+        if !(macs.1 == Mac::ZERO || macs.1.is_group() || device.mac == Some(macs.1)) {
+            let stage = hidden(self.lab, host).map_or(Stage::NotMyMac, Stage::Unmodelled);
+            self.dropped(flow, &host.name, stage);
+            return Ok(());
+        }
+        self.push(Step::Receive(host, device, flow));
+        Ok(())
+    }
+
+    /// The network layer receives packets (`ip_rcv`, `ipv6_rcv`).
+    fn receive(&mut self, host: &'a Host, device: &'a Interface, flow: Flow) -> Result<(), Error> {
+        let martians = self.sets.martians_v6(device)?;
+        let (martians, flows) = self.divide(flow, martians)?;
+        for flow in martians {
+            self.dropped(flow, &host.name, Stage::Martian);
+        }
+        for flow in flows {
+            let passed = if flow.bridged.as_ref().is_some_and(|b| b.prerouted) {
+                vec![(flow, None)]
+            } else {
+                let ends = HookEnds { input: Some(&device.name), output: None };
+                self.hook(host, Hook::Prerouting, ends, flow, None)?
+            };
+            for (mut flow, _) in passed {
+                if let Some(bridged) = &mut flow.bridged {
+                    bridged.prerouted = false;
+                }
+                if flow.looped_back {
+                    self.deliver(host, device, flow)?;
+                } else {
+                    self.decide(host, device, flow)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, host: &'a Host, device: &'a Interface, flow: Flow) -> Result<(), Error> {
+        let arrivals = self.sets.arrivals(Entry { host, device })?;
+        let mapping = flow.mapping();
+        for (leaf, mut part) in self.split(&flow, arrivals, &mapping, &|_, _| Vec::new())? {
+            let Some(arrival) = self.sets.arrival(leaf).cloned() else { continue };
+            match arrival {
+                Arrival::Local => self.deliver(host, device, part)?,
+                Arrival::Broadcast => {
+                    part.to_all = true;
+                    self.deliver(host, device, part)?;
+                }
+                Arrival::Forward(route, hops) => self.forward(host, device, route, &hops, part)?,
+                Arrival::Refused(kind) => self.refused(host, kind, part),
+                Arrival::Dropped(stage) => self.dropped(part, &host.name, stage),
+                Arrival::Unknown(why) => self.dropped(part, &host.name, Stage::Unmodelled(why)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A route, or the lack of one, refuses packets that came in.
+    fn refused(&mut self, host: &Host, kind: Option<RouteKind>, flow: Flow) {
+        let v4 = flow.family(&self.sets.store) != Some(Family::Ipv6);
+        match (kind, v4) {
+            (Some(RouteKind::Blackhole), _) => self.dropped(flow, &host.name, Stage::Blackhole),
+            (Some(RouteKind::Prohibit), _) => self.refused_at(flow, &host.name, Stage::Prohibit),
+            (Some(RouteKind::Unreachable), true) => self.refused_at(flow, &host.name, Stage::HostUnreachable),
+            _ => self.refused_at(flow, &host.name, Stage::NoRoute),
+        }
+    }
+
+    /// Forwards packets (`ip_forward`, `ip6_forward`).
+    fn forward(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        route: usize,
+        hops: &[(usize, usize)],
+        flow: Flow,
+    ) -> Result<(), Error> {
+        let v4 = flow.family(&self.sets.store) != Some(Family::Ipv6);
+        if flow.packet_type != PacketType::Unicast {
+            self.dropped(flow, &host.name, Stage::NotMyMac);
+            return Ok(());
+        }
+        if flow.now.ttl <= 1 {
+            self.refused_at(flow, &host.name, Stage::Ttl);
+            return Ok(());
+        }
+        for (way, flow) in self.ways(host, route, hops, flow) {
+            let Some(way) = way else {
+                self.dropped(flow, &host.name, Stage::NoRoute);
+                continue;
+            };
+            let mut flows = vec![flow];
+            if !v4 && way.device.name != device.name {
+                let nobody = self.sets.store.is_address(Field::Src, "::".parse().unwrap_or(UNSPECIFIED))?;
+                let mut left = Vec::new();
+                for flow in flows {
+                    let (bad, good) = self.divide(flow, nobody)?;
+                    for flow in bad {
+                        self.dropped(flow, &host.name, Stage::MartianSource);
+                    }
+                    left.extend(good);
+                }
+                let bits = crate::space::Bits { mask: 0xffc0 << 112, value: 0xfe80 << 112 };
+                let local = self.sets.store.bits(Field::Src, bits)?;
+                flows = Vec::new();
+                for flow in left {
+                    let (bad, good) = self.divide(flow, local)?;
+                    for flow in bad {
+                        self.refused_at(flow, &host.name, Stage::MartianSource);
+                    }
+                    flows.extend(good);
+                }
+            }
+            for mut flow in flows {
+                let mtu = way.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);
+                if flow.now.length > mtu && (flow.now.df || !v4) {
+                    self.refused_at(flow, &host.name, Stage::Mtu);
+                    continue;
+                }
+                flow.now.ttl -= 1;
+                let ends = HookEnds { input: Some(&device.name), output: Some(&way.device.name) };
+                for (flow, _) in self.hook(host, Hook::Forward, ends, flow, Some(way))? {
+                    self.postrouting(host, Some(&device.name), way, flow)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// INPUT, then the socket (`ip_local_deliver`).
+    fn deliver(&mut self, host: &'a Host, device: &'a Interface, flow: Flow) -> Result<(), Error> {
+        let ends = HookEnds { input: Some(&device.name), output: None };
+        for (flow, _) in self.hook(host, Hook::Input, ends, flow, None)? {
+            if flow.inside.is_empty() {
+                let at = Place { host: host.name.clone(), iface: device.name.clone() };
+                self.end(flow, Ending::Delivered(at));
+            } else {
+                self.decapsulate(host, flow);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a host forwards packets of a family that come in by a device.
+    pub fn forwards(host: &Host, device: &str, family: Family) -> Option<bool> {
+        forwards(host, device, family)
+    }
+
+    /// The set of every packet header.
+    ///
+    /// # Errors
+    /// If the diagrams outgrow their budget.
+    pub fn headers(&mut self) -> Result<Ref, Error> {
+        self.sets.store.headers()
+    }
+}
+
+const UNSPECIFIED: std::net::IpAddr = std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED);
+
+/// Whether packets came by one place more than once the same way.
+fn goes_round(flow: &Flow) -> bool {
+    let hops: Vec<Passed> = flow.passed().into_iter().filter(|p| matches!(p, Passed::Hop(..))).collect();
+    if flow.now.ttl > 1 {
+        return false;
+    }
+    hops.iter().enumerate().any(|(i, hop)| hops[..i].contains(hop))
+}

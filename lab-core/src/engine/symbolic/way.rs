@@ -1,0 +1,530 @@
+//! Routing, neighbours and devices for flows: how they leave a host.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::engine::{address, constant_address, Symbolic};
+use super::flow::{Flow, HookEnds, Way};
+use super::hook::{own_nets, Passing};
+use super::walk::Step;
+use crate::addr::{Family, Mac};
+use crate::model::{
+    AddressType, Hook, HopDirection, Host, Interface, InterfaceKind, Packet, Part, Payload, Place, RouteKind,
+    Stage, Transport,
+};
+use crate::semantics::addrtype::address_type;
+use crate::semantics::segment::{behind, beyond, hidden, resolve, Resolved};
+use crate::semantics::sets::Route;
+use crate::semantics::source;
+use crate::space::{Error, Field, Mapping, Ref, Source};
+
+/// Bytes of an 802.1Q tag, which devices allow beyond their MTU.
+pub(super) const VLAN_TAG: u32 = 4;
+
+/// Stands for the address of whoever answers outside the lab: nobody's inside.
+const SOMEBODY_OUTSIDE: Mac = Mac([0x02, 0xff, 0xff, 0xff, 0xff, 0xff]);
+
+/// What a host asks its routing for packets of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'s> {
+    /// The source; none: not chosen yet.
+    pub src: Option<Source>,
+    /// The interface they must leave by.
+    pub oif: Option<&'s str>,
+    /// Type of service.
+    pub tos: Source,
+    /// The protocol, where the look-up knows it.
+    pub protocol: Option<Source>,
+    /// Whether the look-up knows the ports.
+    pub ports: bool,
+}
+
+/// What routing says to packets of a host's own.
+#[derive(Clone, Debug)]
+pub(super) enum Routed<'a> {
+    /// The way, and the source if it was to be chosen.
+    By(Way<'a>, Option<Source>),
+    /// The sending call fails with this errno name.
+    Errno(&'static str),
+    /// It depends on what is not modelled.
+    Unknown(String),
+}
+
+impl<'a> Symbolic<'a> {
+    /// Routes packets of the host's own (`ip_route_output_key`).
+    pub(super) fn route_out(
+        &mut self,
+        host: &'a Host,
+        flow: &Flow,
+        asked: Asked,
+    ) -> Result<Vec<(Routed<'a>, Flow)>, Error> {
+        let Some(family) = flow.family(&self.sets.store) else { return Ok(Vec::new()) };
+        let mut done = Vec::new();
+        let mut flows = vec![flow.clone()];
+        if family == Family::Ipv4 {
+            if let Some(src) = asked.src {
+                // Groups and everybody: by the device that has the source.
+                let group = self.sets.store.in_prefix(Field::Dst, groups())?;
+                let all =
+                    self.sets.store.is_address(Field::Dst, IpAddr::V4(std::net::Ipv4Addr::BROADCAST))?;
+                let either = self.sets.store.or_else(group, all)?;
+                let (inside, outside) = self.divide(flow.clone(), either)?;
+                flows = outside;
+                for flow in inside {
+                    let own: Vec<IpNet> = host
+                        .interfaces
+                        .iter()
+                        .flat_map(|i| &i.addresses)
+                        .map(|a| IpNet::from(a.address))
+                        .collect();
+                    let told =
+                        self.by_address(&flow, src, own, |a| host.interface_with(a).map(|i| &i.name))?;
+                    for (device, part) in told {
+                        let device = device.and_then(|name| host.interface(name));
+                        let (to_all, to_group) = self.divide(part, all)?;
+                        for (parts, broadcast) in [(to_all, true), (to_group, false)] {
+                            for part in parts {
+                                done.push(match device {
+                                    Some(device) => {
+                                        let way = Way { device, gateway: None, broadcast, mtu: None };
+                                        (Routed::By(way, None), part)
+                                    }
+                                    None => (Routed::Errno("ENETUNREACH"), part),
+                                });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        let routing = self.sets.routing(host, family, asked.oif)?;
+        for flow in flows {
+            let mapping = self.asking(&flow, &asked);
+            for (leaf, part) in self.split(&flow, routing, &mapping, &|_, _| Vec::new())? {
+                let Some(route) = self.sets.route(leaf).cloned() else { continue };
+                self.routed(host, &asked, route, part, &mut done)?;
+            }
+        }
+        Ok(done)
+    }
+
+    fn asking(&mut self, flow: &Flow, asked: &Asked) -> Mapping {
+        let mut mapping = flow.mapping();
+        let lo = self.sets.names.number("lo");
+        mapping.set(Field::Iif, Source::constant(Field::Iif, lo.into()));
+        mapping.set(Field::Src, asked.src.unwrap_or(Source::constant(Field::Src, 0)));
+        mapping.set(Field::Tos, asked.tos);
+        mapping.set(Field::Protocol, asked.protocol.unwrap_or(Source::constant(Field::Protocol, 0)));
+        mapping.set(Field::PortsTold, Source::constant(Field::PortsTold, asked.ports.into()));
+        mapping
+    }
+
+    fn routed(
+        &mut self,
+        host: &'a Host,
+        asked: &Asked,
+        route: Route,
+        flow: Flow,
+        done: &mut Vec<(Routed<'a>, Flow)>,
+    ) -> Result<(), Error> {
+        let (index, hops) = match route {
+            Route::Unknown(why) => return Ok(done.push((Routed::Unknown(why), flow))),
+            Route::NoRoute => return Ok(done.push((Routed::Errno("ENETUNREACH"), flow))),
+            Route::Refused(kind) => {
+                let errno = match kind {
+                    RouteKind::Prohibit => "EACCES",
+                    RouteKind::Blackhole => "EINVAL",
+                    _ => "EHOSTUNREACH",
+                };
+                return Ok(done.push((Routed::Errno(errno), flow)));
+            }
+            Route::Found(index, hops) => (index, hops),
+        };
+        let route = &host.routes[index];
+        match route.kind {
+            RouteKind::Local | RouteKind::Anycast => {
+                let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+                let Some(device) = loopback else {
+                    return Ok(done.push((Routed::Errno("ENETUNREACH"), flow)));
+                };
+                let way = Way { device, gateway: None, broadcast: false, mtu: None };
+                match (asked.src, route.prefsrc) {
+                    (Some(_), _) => done.push((Routed::By(way, None), flow)),
+                    (None, Some(own)) => {
+                        done.push((Routed::By(way, Some(constant_address(Field::Src, own))), flow));
+                    }
+                    (None, None) => {
+                        let own = host.interfaces.iter().flat_map(|i| &i.addresses).map(|a| a.address);
+                        let own: Vec<IpAddr> = own.collect();
+                        let nets = own.iter().map(|a| IpNet::from(*a));
+                        let dst = flow.now.ends.dst;
+                        for (src, part) in
+                            self.by_address(&flow, dst, nets, |a| own.contains(&a).then_some(a))?
+                        {
+                            done.push(match src {
+                                Some(a) => (Routed::By(way, Some(constant_address(Field::Src, a))), part),
+                                None => (Routed::Unknown("a local address as its own source".into()), part),
+                            });
+                        }
+                    }
+                }
+            }
+            RouteKind::Multicast => done.push((Routed::Unknown("multicast".into()), flow)),
+            _ => {
+                for (way, flow) in self.ways(host, index, &hops, flow) {
+                    let Some(way) = way else {
+                        done.push((Routed::Errno("ENETUNREACH"), flow));
+                        continue;
+                    };
+                    self.with_source(host, asked, index, &hops, way, flow, done)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The source of packets that go some way, where none is given.
+    #[allow(clippy::too_many_arguments)]
+    fn with_source(
+        &mut self,
+        host: &'a Host,
+        asked: &Asked,
+        index: usize,
+        hops: &[(usize, usize)],
+        way: Way<'a>,
+        flow: Flow,
+        done: &mut Vec<(Routed<'a>, Flow)>,
+    ) -> Result<(), Error> {
+        let route = &host.routes[index];
+        let taken = hops
+            .iter()
+            .map(|(r, h)| &host.routes[*r].next_hops[*h])
+            .find(|h| h.interface.as_deref() == Some(&way.device.name));
+        let setting = |name: &str| host.sysctls.interface("ipv4", name, "route_localnet");
+        let localnet = setting("all").max(setting(&way.device.name)).is_some_and(|v| v != 0);
+        if let Some(src) = asked.src {
+            // A loopback source stays inside (__mkroute_output).
+            let mut here = Mapping::default();
+            here.set(Field::Src, src);
+            here.set(Field::Family, flow.kind.0);
+            let loopback = match "127.0.0.0/8".parse::<IpNet>() {
+                Ok(net) if !localnet => self.sets.store.in_prefix(Field::Src, net)?,
+                _ => Ref::NONE,
+            };
+            let v4 = self.sets.store.family(Family::Ipv4)?;
+            let loopback = self.sets.store.guard(v4, loopback)?;
+            let bad = self.sets.store.pull_back(flow.set, loopback, &here)?;
+            let good = self.sets.store.without(flow.set, bad)?;
+            if !bad.is_none() {
+                done.push((Routed::Errno("EINVAL"), flow.part(bad)));
+            }
+            if !good.is_none() {
+                done.push((Routed::By(way, None), flow.part(good)));
+            }
+            return Ok(());
+        }
+        let dst = flow.now.ends.dst;
+        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
+        // Only IPv6 chooses by destination.
+        let nets = if v6 { own_nets(host) } else { Vec::new() };
+        for (src, part) in self.by_address(&flow, dst, nets, |a| source::for_route(host, route, taken, a))? {
+            done.push(match src {
+                Some(IpAddr::V4(a)) if a.is_loopback() && !localnet => (Routed::Errno("EINVAL"), part),
+                Some(a) => (Routed::By(way, Some(constant_address(Field::Src, a))), part),
+                None => (Routed::Errno("EADDRNOTAVAIL"), part),
+            });
+        }
+        Ok(())
+    }
+
+    /// One flow for each next hop of a route.
+    pub(super) fn ways(
+        &mut self,
+        host: &'a Host,
+        index: usize,
+        hops: &[(usize, usize)],
+        flow: Flow,
+    ) -> Vec<(Option<Way<'a>>, Flow)> {
+        let route = &host.routes[index];
+        if hops.is_empty() {
+            return vec![(None, flow)];
+        }
+        let why = format!("{}: which next hop the route {} takes", host.name, route.destination);
+        Self::either(&flow, hops.to_vec(), &why)
+            .into_iter()
+            .map(|((r, h), flow)| {
+                let hop = &host.routes[r].next_hops[h];
+                let device = hop.interface.as_deref().and_then(|name| host.interface(name));
+                let way = device.map(|device| Way {
+                    device,
+                    gateway: hop.gateway,
+                    broadcast: route.kind == RouteKind::Broadcast,
+
+                    mtu: route.mtu,
+                });
+                (way, flow)
+            })
+            .collect()
+    }
+
+    /// `ip_route_me_harder`: what routing looks at was changed in OUTPUT.
+    pub(super) fn reroute(
+        &mut self,
+        host: &'a Host,
+        flow: Flow,
+        way: Option<Way<'a>>,
+        next: &mut Vec<Passing<'a>>,
+    ) -> Result<(), Error> {
+        let src = flow.now.ends.src;
+        let own = host.routes.iter().map(|r| r.destination).collect::<Vec<_>>();
+        let parts = self.by_address(&flow, src, own, |a| {
+            a.is_ipv6() || matches!(address_type(host, a, None), AddressType::Local | AddressType::Unicast)
+        })?;
+        for (keep, part) in parts {
+            let asked = Asked {
+                src: keep.then_some(src),
+                oif: None,
+                tos: part.now.tos,
+                protocol: None,
+                ports: false,
+            };
+            for (routed, part) in self.route_out(host, &part, asked)? {
+                match routed {
+                    Routed::By(way, _) => next.push((part, Some(way))),
+                    Routed::Errno(errno) => self.dropped(part, &host.name, Stage::Send(errno.into())),
+                    Routed::Unknown(why) => {
+                        next.push((part.claimless(&[format!("{}: {why}", host.name)]), way));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// OUTPUT and what follows (`__ip_local_out`).
+    pub(super) fn local_out(&mut self, host: &'a Host, way: Way<'a>, flow: Flow) -> Result<(), Error> {
+        let ends = HookEnds { input: None, output: Some(&way.device.name) };
+        for (flow, now) in self.hook(host, Hook::Output, ends, flow, Some(way))? {
+            self.postrouting(host, None, now.unwrap_or(way), flow)?;
+        }
+        Ok(())
+    }
+
+    /// What leaves a host (`ip_output`).
+    pub(super) fn postrouting(
+        &mut self,
+        host: &'a Host,
+        input: Option<&str>,
+        way: Way<'a>,
+        flow: Flow,
+    ) -> Result<(), Error> {
+        let ends = HookEnds { input, output: Some(&way.device.name) };
+        for (flow, _) in self.hook(host, Hook::Postrouting, ends, flow, Some(way))? {
+            self.transmit(host, way, flow)?;
+        }
+        Ok(())
+    }
+
+    /// The neighbour, then the device (`ip_finish_output2`).
+    fn transmit(&mut self, host: &'a Host, way: Way<'a>, mut flow: Flow) -> Result<(), Error> {
+        let device = way.device;
+        if !device.up {
+            self.dropped(flow, &host.name, Stage::LinkDown);
+            return Ok(());
+        }
+        if device.kind == InterfaceKind::Loopback {
+            self.hop(&mut flow, host, device, HopDirection::Out);
+            self.hop(&mut flow, host, device, HopDirection::In);
+            flow.looped_back = true;
+            flow.packet_type = crate::model::PacketType::Unicast;
+            flow.bridged = None;
+            self.push(Step::Receive(host, device, flow));
+            return Ok(());
+        }
+        for (found, mut flow) in self.neighbours(host, way, flow)? {
+            if flow.now.length > device.mtu {
+                let why = format!("{}: fragments, {} bytes by {}", host.name, flow.now.length, device.name);
+                flow = flow.claimless(&[why]);
+            }
+            let (mac, flow) = match found {
+                Resolved::Mac(mac) => (mac, flow),
+                Resolved::Unknown(why) => {
+                    self.dropped(flow, &host.name, Stage::Unmodelled(why));
+                    continue;
+                }
+                Resolved::Several(macs) => {
+                    let why = format!("{}: who answers first", host.name);
+                    for (mac, flow) in Self::either(&flow, macs, &why) {
+                        self.device_out(host, device, (device.mac.unwrap_or(Mac::ZERO), mac), flow)?;
+                    }
+                    continue;
+                }
+                Resolved::Outside => {
+                    let why = format!("{}: whether somebody answers outside the lab", host.name);
+                    let flow = flow.possibly(&[why]);
+                    self.refused_at(flow.clone(), &host.name, Stage::HostUnreachable);
+                    (SOMEBODY_OUTSIDE, flow)
+                }
+                Resolved::Nobody => {
+                    self.refused_at(flow, &host.name, Stage::HostUnreachable);
+                    continue;
+                }
+            };
+            self.device_out(host, device, (device.mac.unwrap_or(Mac::ZERO), mac), flow)?;
+        }
+        Ok(())
+    }
+
+    /// Whose address the next hop of packets is, for each part of them.
+    pub(super) fn neighbours(
+        &mut self,
+        host: &'a Host,
+        way: Way<'a>,
+        flow: Flow,
+    ) -> Result<Vec<(Resolved, Flow)>, Error> {
+        let (lab, device) = (self.lab, way.device);
+        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
+        // ARP asks with the packet's source if that is the host's own.
+        let own: Vec<IpAddr> = host.interfaces.iter().flat_map(|i| &i.addresses).map(|a| a.address).collect();
+        let src = flow.now.ends.src;
+        let asking = self
+            .by_address(&flow, src, own.iter().map(|a| IpNet::from(*a)), |a| own.contains(&a).then_some(a))?;
+        let unspecified = address(0, v6);
+        let mut parts = Vec::new();
+        for (asker, flow) in asking {
+            let packet = |dst: IpAddr| Packet {
+                // An address that is nobody's own stands for all others.
+                src: asker.unwrap_or(unspecified),
+                dst,
+                ttl: 64,
+                tos: 0,
+                length: 28,
+                df: false,
+                mark: 0,
+                transport: Transport::Other(0),
+                payload: Payload::Data,
+            };
+            match way.gateway {
+                Some(gateway) => {
+                    let found = resolve(lab, host, device, gateway, way.broadcast, &packet(gateway));
+                    parts.push((found, flow));
+                }
+                None => {
+                    let nets = self.near(host, device);
+                    let dst = flow.now.ends.dst;
+                    let told = self.by_address(&flow, dst, nets, |a| {
+                        resolve(lab, host, device, a, way.broadcast, &packet(a))
+                    })?;
+                    parts.extend(told);
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Where the answer to "who has this address" may change, on a segment.
+    fn near(&self, host: &Host, device: &Interface) -> Vec<IpNet> {
+        let mut nets: Vec<IpNet> = Vec::new();
+        let mut of = |other: &Host| {
+            nets.extend(other.interfaces.iter().flat_map(|i| &i.addresses).map(|a| IpNet::from(a.address)));
+            nets.extend(other.routes.iter().map(|r| r.destination));
+            nets.extend(other.rules.iter().filter_map(|r| r.destination));
+            nets.extend(other.neighbours.iter().map(|n| IpNet::from(n.address)));
+        };
+        of(host);
+        for receiver in behind(self.lab, host, device).receivers {
+            of(receiver.host);
+        }
+        for special in ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8"] {
+            nets.extend(special.parse::<IpNet>());
+        }
+        // A group has a link-layer address of its own.
+        nets
+    }
+
+    /// Frames leave by a device (`dev_queue_xmit`).
+    pub(super) fn device_out(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        macs: (Mac, Mac),
+        mut flow: Flow,
+    ) -> Result<(), Error> {
+        self.hop(&mut flow, host, device, HopDirection::Out);
+        match &device.kind {
+            InterfaceKind::Physical | InterfaceKind::Veth | InterfaceKind::Tun => {
+                self.wire(host, device, macs, flow);
+            }
+            InterfaceKind::Bridge(_) => self.bridge_out(host, device, None, macs, flow)?,
+            InterfaceKind::Vxlan(vxlan) => self.encapsulate(host, device, vxlan, macs, flow)?,
+            InterfaceKind::Dummy | InterfaceKind::Loopback => self.dropped(flow, &host.name, Stage::Silent),
+            InterfaceKind::Other(kind) => {
+                let what = format!("device {} ({kind})", device.name);
+                self.dropped(flow, &host.name, Stage::Unmodelled(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Along the link to the endpoint that leads to the frame's receiver.
+    fn wire(&mut self, host: &'a Host, device: &'a Interface, macs: (Mac, Mac), flow: Flow) {
+        let lab = self.lab;
+        if lab.leads_out(&host.name, device) {
+            let at = Place { host: host.name.clone(), iface: device.name.clone() };
+            return self.end(flow, super::flow::Ending::ForwardedOut(at));
+        }
+        let peers: Vec<(&'a Host, &'a Interface)> = lab
+            .link_of(&host.name, &device.name)
+            .into_iter()
+            .flat_map(|l| l.endpoints.iter())
+            .filter(|e| e.host != host.name || e.interface != device.name)
+            .filter_map(|e| lab.hosts.get(&e.host).and_then(|h| h.interface(&e.interface).map(|i| (h, i))))
+            .collect();
+        let mut found: Vec<(&'a Host, &'a Interface)> = Vec::new();
+        let mut why = String::new();
+        if peers.len() <= 1 {
+            found = peers;
+        } else if macs.1.is_group() {
+            let what = format!("a frame from {}:{} to everybody", host.name, device.name);
+            return self.dropped(flow, &host.name, Stage::Unmodelled(what));
+        } else {
+            let ends: Vec<_> =
+                peers.iter().map(|(peer, end)| (*peer, *end, beyond(lab, peer, end))).collect();
+            match ends.iter().find(|(_, _, segment)| segment.owner(macs.1).is_some()) {
+                Some((peer, end, _)) => found.push((peer, end)),
+                None => {
+                    why = format!("{}:{}: which end leads outside", host.name, device.name);
+                    found.extend(ends.iter().filter(|(_, _, s)| s.open).map(|(peer, end, _)| (*peer, *end)));
+                }
+            }
+        }
+        if found.is_empty() {
+            let there: Vec<&Host> =
+                lab.peers(&host.name, &device.name).filter_map(|e| lab.hosts.get(&e.host)).collect();
+            if let Some(host) = there.iter().find(|h| h.unknown.contains(&Part::Links)) {
+                let what = "the links are not in the snapshot".to_owned();
+                return self.dropped(flow, &host.name, Stage::Unmodelled(what));
+            }
+            let stage = there.iter().find_map(|h| hidden(lab, h)).map_or(Stage::NotMyMac, Stage::Unmodelled);
+            return self.dropped(flow, &host.name, stage);
+        }
+        for ((peer, end), flow) in Self::either(&flow, found, &why) {
+            // is_skb_forwardable: a veth takes no more than its own MTU and a tag.
+            if end.kind == InterfaceKind::Veth && flow.now.length > end.mtu.saturating_add(VLAN_TAG) {
+                self.dropped(flow, &peer.name, Stage::Mtu);
+                continue;
+            }
+            let mut next = flow.scrubbed();
+            if peer.name != host.name {
+                next.now.mark = 0;
+            }
+            self.push(Step::Arrive(peer, end, macs, next));
+        }
+    }
+}
+
+fn groups() -> IpNet {
+    // 224.0.0.0/4 is well formed.
+    IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(224, 0, 0, 0), 4))
+}

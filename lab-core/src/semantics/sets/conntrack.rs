@@ -1,0 +1,136 @@
+//! conntrack and state for sets (`xt_conntrack.c`).
+
+use std::collections::BTreeSet;
+
+use super::{Set, Sets, Site};
+use crate::addr::{Masked, PortRange};
+use crate::model::{ConntrackMatch, ConntrackState, ConntrackStatus, Direction, Not};
+use crate::space::{ct, Bits, Field, Ref};
+
+/// A state as [`Field::CtState`] has it.
+pub fn number(state: ConntrackState) -> u32 {
+    match state {
+        ConntrackState::Invalid => 0,
+        ConntrackState::New => 1,
+        ConntrackState::Established => 2,
+        ConntrackState::Related => 3,
+        ConntrackState::Untracked => 4,
+    }
+}
+
+impl Sets {
+    /// Where certain bits of the connection are set.
+    pub(super) fn ct_bits(&mut self, bits: u32) -> Set {
+        self.store.bits(Field::CtBits, Bits { mask: bits.into(), value: bits.into() })
+    }
+
+    /// Where there is a connection.
+    pub(super) fn connection_known(&mut self) -> Set {
+        self.ct_bits(ct::KNOWN)
+    }
+
+    /// Where conntrack's state is one of these.
+    pub(super) fn state(&mut self, states: &BTreeSet<ConntrackState>, raw: bool) -> Set {
+        if raw {
+            // Nothing is looked up yet: invalid, or not to be tracked.
+            let notrack = self.store.value(Field::Notrack, 1)?;
+            let then = if states.contains(&ConntrackState::Untracked) { Ref::ALL } else { Ref::NONE };
+            let els = if states.contains(&ConntrackState::Invalid) { Ref::ALL } else { Ref::NONE };
+            return self.store.choose(notrack, then, els);
+        }
+        let mut parts = Vec::new();
+        for state in states {
+            parts.push(self.store.value(Field::CtState, number(*state).into())?);
+        }
+        self.store.first_of(&parts)
+    }
+
+    fn status(&mut self, status: ConntrackStatus) -> Set {
+        match status {
+            ConntrackStatus::Expected => Ok(Ref::NONE),
+            ConntrackStatus::SeenReply => self.ct_bits(ct::SEEN_REPLY),
+            ConntrackStatus::Assured => self.ct_bits(ct::ASSURED),
+            ConntrackStatus::Confirmed => self.ct_bits(ct::CONFIRMED),
+            ConntrackStatus::Snat => self.ct_bits(ct::SNAT),
+            ConntrackStatus::Dnat => self.ct_bits(ct::DNAT),
+        }
+    }
+
+    fn any_status(&mut self, wanted: &BTreeSet<ConntrackStatus>) -> Set {
+        let mut parts = Vec::new();
+        for status in wanted {
+            parts.push(self.status(*status)?);
+        }
+        self.store.first_of(&parts)
+    }
+
+    pub(super) fn conntrack(&mut self, condition: &ConntrackMatch, at: Site) -> Set {
+        let known = self.connection_known()?;
+        let mut states = Ref::ALL;
+        if let Some(wanted) = &condition.states {
+            let (plain, pseudo) = &wanted.value;
+            let plain = self.state(plain, at.raw)?;
+            let pseudo = self.any_status(pseudo)?;
+            let pseudo = self.store.guard(known, pseudo)?;
+            let set = self.store.or_else(plain, pseudo)?;
+            states = self.store.invert_if(set, wanted.invert)?;
+        }
+        let mut parts: Vec<Ref> = Vec::new();
+        if let Some(direction) = condition.direction {
+            let reply = self.ct_bits(ct::REPLY)?;
+            parts.push(self.store.invert_if(reply, direction == Direction::Original)?);
+            let two = [ConntrackState::Invalid, ConntrackState::Untracked].into();
+            let none = self.state(&two, at.raw)?;
+            parts.push(self.store.not(none)?);
+        }
+        let addresses: [(Field, &Option<Not<Masked>>); 4] = [
+            (Field::OrigSrc, &condition.original_source),
+            (Field::OrigDst, &condition.original_destination),
+            (Field::ReplySrc, &condition.reply_source),
+            (Field::ReplyDst, &condition.reply_destination),
+        ];
+        for (field, wanted) in addresses {
+            if let Some(net) = wanted {
+                parts.push(self.masked(field, net)?);
+            }
+        }
+        if let Some(protocol) = &condition.protocol {
+            let set = self.store.value(Field::CtProtocol, protocol.value.into())?;
+            parts.push(self.store.invert_if(set, protocol.invert)?);
+        }
+        let ports: [(Field, &Option<Not<PortRange>>); 4] = [
+            (Field::OrigSport, &condition.original_sport),
+            (Field::OrigDport, &condition.original_dport),
+            (Field::ReplySport, &condition.reply_sport),
+            (Field::ReplyDport, &condition.reply_dport),
+        ];
+        for (field, wanted) in ports {
+            if let Some(range) = wanted {
+                let set = self.port_range(field, range.value)?;
+                parts.push(self.store.invert_if(set, range.invert)?);
+            }
+        }
+        if let Some(status) = &condition.status {
+            let any = self.any_status(&status.value)?;
+            let mut set = self.store.invert_if(any, status.invert)?;
+            if status.value.contains(&ConntrackStatus::Assured) {
+                // An old UDP flow is assured, a young one is not.
+                let udp = self.store.value(Field::CtProtocol, 17)?;
+                let seen = self.ct_bits(ct::SEEN_REPLY)?;
+                let young = self.store.guard(udp, seen)?;
+                let young = self.store.without(young, any)?;
+                let unknown = self.unknown("how old the UDP flow is")?;
+                set = self.store.choose(young, unknown, set)?;
+            }
+            parts.push(set);
+        }
+        if condition.expire.is_some() {
+            parts.push(self.unknown("how long the connection lives yet")?);
+        }
+        let rest = self.store.all_of(&parts)?;
+        // Without a connection only the state is looked at.
+        let alone = if condition.states.is_some() { Ref::ALL } else { Ref::NONE };
+        let rest = self.store.choose(known, rest, alone)?;
+        self.store.guard(states, rest)
+    }
+}

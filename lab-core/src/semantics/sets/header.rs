@@ -1,0 +1,64 @@
+//! tcp, udp, sctp, multiport, icmp for sets.
+
+use super::{Set, Sets};
+use crate::addr::PortRange;
+use crate::model::{Not, SetDirection};
+use crate::space::{Field, Ref};
+
+impl Sets {
+    /// A protocol with ports in these ranges.
+    pub(super) fn ports(
+        &mut self,
+        protocol: u8,
+        sport: Option<Not<PortRange>>,
+        dport: Option<Not<PortRange>>,
+    ) -> Set {
+        let mut parts = vec![self.store.value(Field::Protocol, protocol.into())?];
+        for (field, range) in [(Field::Dport, dport), (Field::Sport, sport)] {
+            if let Some(range) = range {
+                let set = self.port_range(field, range.value)?;
+                parts.push(self.store.invert_if(set, range.invert)?);
+            }
+        }
+        self.store.all_of(&parts)
+    }
+
+    pub(super) fn port_range(&mut self, field: Field, range: PortRange) -> Set {
+        self.store.range(field, range.low.into(), range.high.into())
+    }
+
+    pub(super) fn multiport(&mut self, side: Option<SetDirection>, ports: &Not<Vec<PortRange>>) -> Set {
+        let mut any = Vec::new();
+        for field in [Field::Dport, Field::Sport] {
+            let asked = match side {
+                None => true,
+                Some(SetDirection::Dst) => field == Field::Dport,
+                Some(SetDirection::Src) => field == Field::Sport,
+            };
+            if asked {
+                for range in &ports.value {
+                    any.push(self.port_range(field, *range)?);
+                }
+            }
+        }
+        let any = self.store.first_of(&any)?;
+        let set = self.store.invert_if(any, ports.invert)?;
+        let with_ports = self.store.with_ports()?;
+        self.store.guard(with_ports, set)
+    }
+
+    pub(super) fn icmp(&mut self, condition: &Not<(u8, u8, u8)>, protocol: u8) -> Set {
+        let (kind, low, high) = condition.value;
+        // Type 255 of IPv4 is `any`; ICMPv6 has no such word.
+        let set = if protocol == 1 && kind == 255 {
+            Ref::ALL
+        } else {
+            let kind = self.store.value(Field::IcmpType, kind.into())?;
+            let code = self.store.range(Field::IcmpCode, low.into(), high.into())?;
+            self.store.guard(kind, code)?
+        };
+        let set = self.store.invert_if(set, condition.invert)?;
+        let is = self.store.value(Field::Protocol, protocol.into())?;
+        self.store.guard(is, set)
+    }
+}

@@ -1,0 +1,655 @@
+//! nft expressions for sets (`man nft`).
+//!
+//! What an expression is worth is a list of alternatives, each with the set
+//! where it is the one; where none is, the packet has no such thing and the
+//! rule ends. A value is a row of bits, each known or a bit of the packet, so
+//! that shifts and masks need no cases.
+
+use super::routes::{Route, ADDRESS_TYPES};
+use super::{Set, Sets, Site};
+use crate::addr::Family;
+use crate::model::{
+    Atom, Comparison, ConntrackState, Direction, Expression, FibResult, Hook, InterfaceKind, NftElement,
+    NftMap, NftMatch, NftSet, NftSetRef, RouteKind, Verdict,
+};
+use crate::space::{ct, Error, Field, Mapping, Ref, Source};
+
+/// One bit of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bit {
+    /// It is known.
+    Known(bool),
+    /// It is a bit of the packet, by its place.
+    Is(u32),
+    /// It is a bit of the packet turned round.
+    Not(u32),
+}
+
+/// What an expression is worth where it is one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Computed {
+    /// A number, its bits from the lowest up.
+    Bits(Vec<Bit>),
+    /// The interface that a field names.
+    NameOf(Field),
+    /// This interface name.
+    Name(String),
+    /// Several values side by side.
+    Parts(Vec<Computed>),
+    /// It depends on what is not known: the reason.
+    Unknown(String),
+}
+
+/// Alternatives, and where each holds.
+type Worth = Vec<(Ref, Computed)>;
+
+fn number(value: u128) -> Computed {
+    let width = 128 - value.leading_zeros();
+    Computed::Bits((0..width).map(|i| Bit::Known(value >> i & 1 == 1)).collect())
+}
+
+/// A field's bits, from the lowest up; of an address, its first word alone if
+/// it is of IPv4.
+fn bits_of(field: Field, from_high: u32, len: u32) -> Computed {
+    Computed::Bits((0..len).map(|i| Bit::Is(field.bit(from_high + len - 1 - i))).collect())
+}
+
+fn whole(field: Field) -> Computed {
+    bits_of(field, 0, field.width())
+}
+
+impl Computed {
+    /// The number that it is, if all of its bits are known.
+    pub fn known(&self) -> Option<u128> {
+        let Computed::Bits(bits) = self else { return None };
+        bits.iter().enumerate().try_fold(0_u128, |n, (i, bit)| match bit {
+            Bit::Known(one) => Some(n | u128::from(*one) << i.min(127)),
+            _ => None,
+        })
+    }
+}
+
+fn both(a: &Computed, b: &Computed, then: &dyn Fn(Bit, Bit) -> Option<Bit>) -> Option<Computed> {
+    match (a, b) {
+        (Computed::Unknown(why), _) | (_, Computed::Unknown(why)) => Some(Computed::Unknown(why.clone())),
+        (Computed::Bits(a), Computed::Bits(b)) => {
+            let len = a.len().max(b.len());
+            let at = |bits: &[Bit], i: usize| bits.get(i).copied().unwrap_or(Bit::Known(false));
+            let bits: Option<Vec<Bit>> = (0..len).map(|i| then(at(a, i), at(b, i))).collect();
+            Some(bits.map_or_else(|| Computed::Unknown("bits of two fields at once".into()), Computed::Bits))
+        }
+        _ => None,
+    }
+}
+
+fn turned(bit: Bit) -> Bit {
+    match bit {
+        Bit::Known(one) => Bit::Known(!one),
+        Bit::Is(at) => Bit::Not(at),
+        Bit::Not(at) => Bit::Is(at),
+    }
+}
+
+fn and(a: Bit, b: Bit) -> Option<Bit> {
+    match (a, b) {
+        (Bit::Known(false), _) | (_, Bit::Known(false)) => Some(Bit::Known(false)),
+        (Bit::Known(true), other) | (other, Bit::Known(true)) => Some(other),
+        (a, b) if a == b => Some(a),
+        _ => None,
+    }
+}
+
+fn xor(a: Bit, b: Bit) -> Option<Bit> {
+    match (a, b) {
+        (Bit::Known(one), other) | (other, Bit::Known(one)) => Some(if one { turned(other) } else { other }),
+        (a, b) if a == b => Some(Bit::Known(false)),
+        _ => None,
+    }
+}
+
+fn or(a: Bit, b: Bit) -> Option<Bit> {
+    and(turned(a), turned(b)).map(turned)
+}
+
+impl Sets {
+    /// What an expression is worth.
+    ///
+    /// # Errors
+    /// If the store's budget is used up.
+    pub fn worth(&mut self, expression: &Expression, at: Site) -> Result<Worth, Error> {
+        let all = |value: Computed| Ok(vec![(Ref::ALL, value)]);
+        let of_family = |sets: &mut Sets, family, value: Computed| -> Result<Worth, Error> {
+            Ok(vec![(sets.store.family(family)?, value)])
+        };
+        let (v4, v6) = (Family::Ipv4, Family::Ipv6);
+        let dscp = || bits_of(Field::Tos, 0, 6);
+        match expression {
+            Expression::Iifname => all(Computed::NameOf(Field::Iif)),
+            Expression::Oifname => all(Computed::NameOf(Field::Oif)),
+            Expression::L4proto => all(whole(Field::Protocol)),
+            Expression::Nfproto => {
+                Ok(vec![(self.store.family(v4)?, number(2)), (self.store.family(v6)?, number(10))])
+            }
+            Expression::Mark => all(whole(Field::Mark)),
+            Expression::Length => all(whole(Field::Length)),
+            Expression::Pkttype => all(whole(Field::PacketType)),
+            Expression::IpSource => of_family(self, v4, bits_of(Field::Src, 0, 32)),
+            Expression::IpDestination => of_family(self, v4, bits_of(Field::Dst, 0, 32)),
+            Expression::IpProtocol => of_family(self, v4, whole(Field::Protocol)),
+            Expression::IpTtl => of_family(self, v4, whole(Field::Ttl)),
+            Expression::IpDscp => of_family(self, v4, dscp()),
+            Expression::IpLength => of_family(self, v4, whole(Field::Length)),
+            Expression::Ip6Source => of_family(self, v6, whole(Field::Src)),
+            Expression::Ip6Destination => of_family(self, v6, whole(Field::Dst)),
+            Expression::Ip6NextHeader => of_family(self, v6, whole(Field::Protocol)),
+            Expression::Ip6HopLimit => of_family(self, v6, whole(Field::Ttl)),
+            Expression::Ip6Dscp => of_family(self, v6, dscp()),
+            Expression::SourcePort(protocol) => self.port_worth(Field::Sport, *protocol),
+            Expression::DestinationPort(protocol) => self.port_worth(Field::Dport, *protocol),
+            Expression::TcpFlags => self.of_protocol(6, Field::TcpFlags),
+            Expression::IcmpType => self.of_protocol(1, Field::IcmpType),
+            Expression::IcmpCode => self.of_protocol(1, Field::IcmpCode),
+            Expression::Icmp6Type => self.of_protocol(58, Field::IcmpType),
+            Expression::Icmp6Code => self.of_protocol(58, Field::IcmpCode),
+            Expression::EtherSource => self.mac_worth(Field::SrcMac),
+            Expression::EtherDestination => self.mac_worth(Field::DstMac),
+            Expression::CtState => {
+                let mut worth = Vec::new();
+                for (state, bit) in [
+                    (ConntrackState::Invalid, 1),
+                    (ConntrackState::Established, 2),
+                    (ConntrackState::Related, 4),
+                    (ConntrackState::New, 8),
+                    (ConntrackState::Untracked, 64),
+                ] {
+                    worth.push((self.state(&[state].into(), at.raw)?, number(bit)));
+                }
+                Ok(worth)
+            }
+            Expression::CtStatus => {
+                // seen-reply 2, assured 4, confirmed 8, snat 16, dnat 32.
+                let place = |bit: u32| Bit::Is(Field::CtBits.bit(6 - bit.trailing_zeros()));
+                let bits = [ct::SEEN_REPLY, ct::ASSURED, ct::CONFIRMED, ct::SNAT, ct::DNAT].map(place);
+                let bits = std::iter::once(Bit::Known(false)).chain(bits).collect();
+                Ok(vec![(self.connection_known()?, Computed::Bits(bits))])
+            }
+            Expression::CtDirection => {
+                let none =
+                    self.state(&[ConntrackState::Invalid, ConntrackState::Untracked].into(), at.raw)?;
+                let known = self.connection_known()?;
+                let there = self.store.without(known, none)?;
+                let place = Field::CtBits.bit(6 - ct::REPLY.trailing_zeros());
+                Ok(vec![(there, Computed::Bits(vec![Bit::Is(place)]))])
+            }
+            Expression::CtMark => Ok(vec![(self.connection_known()?, whole(Field::CtMark))]),
+            Expression::CtAddress(direction, destination) => {
+                let field = match (direction, destination) {
+                    (Direction::Original, false) => Field::OrigSrc,
+                    (Direction::Original, true) => Field::OrigDst,
+                    (Direction::Reply, false) => Field::ReplySrc,
+                    (Direction::Reply, true) => Field::ReplyDst,
+                };
+                let known = self.connection_known()?;
+                let (short, long) = (self.store.family(v4)?, self.store.family(v6)?);
+                let (short, long) = (self.store.guard(short, known)?, self.store.guard(long, known)?);
+                Ok(vec![(short, bits_of(field, 0, 32)), (long, whole(field))])
+            }
+            Expression::CtPort(direction, destination) => {
+                let field = match (direction, destination) {
+                    (Direction::Original, false) => Field::OrigSport,
+                    (Direction::Original, true) => Field::OrigDport,
+                    (Direction::Reply, false) => Field::ReplySport,
+                    (Direction::Reply, true) => Field::ReplyDport,
+                };
+                Ok(vec![(self.connection_known()?, whole(field))])
+            }
+            Expression::Fib(FibResult::Type, words) => self.fib_type(words, at),
+            Expression::Fib(result, words) => self.fib_device(*result, words, at),
+            Expression::Numgen { modulus, offset, incremental } => all(match (modulus, incremental) {
+                (0 | 1, _) => number((*offset).into()),
+                (_, true) => Computed::Unknown(format!("a counter modulo {modulus}")),
+                (_, false) => Computed::Unknown(format!("chance, one of {modulus}")),
+            }),
+            Expression::Constant(n) => all(number(*n)),
+            Expression::Concat(parts) => {
+                let mut worth: Vec<(Ref, Vec<Computed>)> = vec![(Ref::ALL, Vec::new())];
+                for part in parts {
+                    let of_part = self.worth(part, at)?;
+                    let mut longer = Vec::new();
+                    for (set, values) in &worth {
+                        for (here, value) in &of_part {
+                            let both = self.store.guard(*set, *here)?;
+                            if !both.is_none() {
+                                let mut values = values.clone();
+                                values.push(value.clone());
+                                longer.push((both, values));
+                            }
+                        }
+                    }
+                    worth = longer;
+                }
+                Ok(worth.into_iter().map(|(set, values)| (set, Computed::Parts(values))).collect())
+            }
+            Expression::And(a, b) => self.pairwise(a, b, at, &and),
+            Expression::Or(a, b) => self.pairwise(a, b, at, &or),
+            Expression::Xor(a, b) => self.pairwise(a, b, at, &xor),
+            Expression::ShiftLeft(a, by) => self.shifted(a, at, i32::from(*by)),
+            Expression::ShiftRight(a, by) => self.shifted(a, at, -i32::from(*by)),
+            Expression::Map(key, map) => self.mapped(key, map, at),
+        }
+    }
+
+    fn pairwise(
+        &mut self,
+        a: &Expression,
+        b: &Expression,
+        at: Site,
+        then: &dyn Fn(Bit, Bit) -> Option<Bit>,
+    ) -> Result<Worth, Error> {
+        let (a, b) = (self.worth(a, at)?, self.worth(b, at)?);
+        let mut worth = Vec::new();
+        for (here, left) in &a {
+            for (there, right) in &b {
+                let set = self.store.guard(*here, *there)?;
+                if let Some(value) = both(left, right, then).filter(|_| !set.is_none()) {
+                    worth.push((set, value));
+                }
+            }
+        }
+        Ok(worth)
+    }
+
+    fn shifted(&mut self, a: &Expression, at: Site, by: i32) -> Result<Worth, Error> {
+        let mut worth = Vec::new();
+        for (set, value) in self.worth(a, at)? {
+            match value {
+                Computed::Bits(bits) => {
+                    let mut moved = vec![Bit::Known(false); by.max(0) as usize];
+                    moved.extend(bits.into_iter().skip((-by).max(0) as usize));
+                    moved.truncate(128);
+                    worth.push((set, Computed::Bits(moved)));
+                }
+                Computed::Unknown(why) => worth.push((set, Computed::Unknown(why))),
+                _ => {}
+            }
+        }
+        Ok(worth)
+    }
+
+    fn of_protocol(&mut self, protocol: u8, field: Field) -> Result<Worth, Error> {
+        Ok(vec![(self.store.value(Field::Protocol, protocol.into())?, whole(field))])
+    }
+
+    fn port_worth(&mut self, field: Field, protocol: Option<u8>) -> Result<Worth, Error> {
+        let is = match protocol {
+            Some(number) => self.store.value(Field::Protocol, number.into())?,
+            None => Ref::ALL,
+        };
+        let with_ports = self.store.with_ports()?;
+        let there = self.store.guard(is, with_ports)?;
+        let rest = self.store.without(is, with_ports)?;
+        let why = "header bytes of a protocol without ports".to_owned();
+        Ok(vec![(there, whole(field)), (rest, Computed::Unknown(why))])
+    }
+
+    fn mac_worth(&mut self, field: Field) -> Result<Worth, Error> {
+        Ok(vec![(self.store.bit(field.bit(0))?, bits_of(field, 1, 48))])
+    }
+
+    fn fib_type(&mut self, words: &[String], at: Site) -> Result<Worth, Error> {
+        let has = |word: &str| words.iter().any(|w| w == word);
+        let field = if has("saddr") { Field::Src } else { Field::Dst };
+        let limit = match (has("iif"), has("oif")) {
+            (true, _) => Some(Field::Iif),
+            (_, true) => Some(Field::Oif),
+            _ => None,
+        };
+        let types = self.by_interface(at.host, limit, &mut |sets, device| {
+            let v4 = sets.address_types(at.host, field, Family::Ipv4, device)?;
+            let v6 = sets.address_types(at.host, field, Family::Ipv6, device)?;
+            let family = sets.store.family(Family::Ipv4)?;
+            sets.store.choose(family, v4, v6)
+        })?;
+        let mut worth = Vec::new();
+        for leaf in self.store.leaves(types) {
+            let set = self.store.where_leaf(types, &|l| l == leaf)?;
+            // ADDRESS_TYPES is in the order of the kernel's RTN_* numbers.
+            worth.push((set, number(u128::from(leaf - 1))));
+        }
+        debug_assert!(ADDRESS_TYPES.len() == 12);
+        Ok(worth)
+    }
+
+    fn fib_device(&mut self, result: FibResult, words: &[String], at: Site) -> Result<Worth, Error> {
+        let has = |word: &str| words.iter().any(|w| w == word);
+        let (asked, other) = if has("saddr") { (Field::Src, Field::Dst) } else { (Field::Dst, Field::Src) };
+        let limit = match (has("iif"), has("oif")) {
+            (true, _) => Some(Field::Iif),
+            (_, true) => Some(Field::Oif),
+            _ => None,
+        };
+        const UNKNOWN: u32 = (1 << 31) - 2;
+        const NOTHING: u32 = (1 << 31) - 3;
+        let mut found = self.by_interface(at.host, limit, &mut |sets, device| {
+            let mut parts = Vec::new();
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let mut mapping = Mapping::default();
+                mapping.set(Field::Src, Source::keep(other));
+                mapping.set(Field::PortsTold, Source::constant(Field::PortsTold, 0));
+                if !has("mark") {
+                    mapping.set(Field::Mark, Source::constant(Field::Mark, 0));
+                }
+                let routes = sets.asked(at.host, family, &mut mapping, asked, "lo")?;
+                let Sets { store, routes: cache, names, .. } = sets;
+                let named = store.map_leaves(routes, &mut |leaf| match cache.leaves.value(leaf) {
+                    Some(Route::Unknown(_)) => Ref::leaf(UNKNOWN),
+                    Some(Route::Found(route, hops)) if at.host.routes[*route].kind == RouteKind::Unicast => {
+                        let mut devices = hops
+                            .iter()
+                            .filter_map(|(r, h)| at.host.routes[*r].next_hops[*h].interface.as_deref());
+                        let name = match device {
+                            Some(device) => devices.find(|d| *d == device),
+                            None => devices.next(),
+                        };
+                        name.map_or(Ref::leaf(NOTHING), |n| Ref::leaf(names.number(n)))
+                    }
+                    _ => Ref::leaf(NOTHING),
+                })?;
+                let is = sets.store.family(family)?;
+                parts.push(sets.store.guard(is, named)?);
+            }
+            sets.store.first_of(&parts)
+        })?;
+        if at.hook == Hook::Prerouting {
+            // What loops back has no route to look up (nft_fib_is_loopback).
+            for interface in at.host.interfaces.iter().filter(|i| i.kind == InterfaceKind::Loopback) {
+                let number = self.names.number(&interface.name);
+                let here = self.store.value(Field::Iif, number.into())?;
+                found = self.store.choose(here, Ref::leaf(number), found)?;
+            }
+        }
+        let mut worth = Vec::new();
+        for leaf in self.store.leaves(found) {
+            let set = self.store.where_leaf(found, &|l| l == leaf)?;
+            let name = self.names.name(leaf).map(str::to_owned);
+            let value = match (leaf, result) {
+                (UNKNOWN, _) => Computed::Unknown("the route".into()),
+                (NOTHING, FibResult::Oifname) => Computed::Name(String::new()),
+                (NOTHING, _) => number(0),
+                (_, FibResult::Oifname) => Computed::Name(name.unwrap_or_default()),
+                _ => {
+                    let index = name.and_then(|n| at.host.interface(&n)).map_or(0, |i| i.index);
+                    number(index.into())
+                }
+            };
+            worth.push((set, value));
+        }
+        Ok(worth)
+    }
+
+    fn mapped(&mut self, key: &Expression, map: &NftMap, at: Site) -> Result<Worth, Error> {
+        let keys = self.worth(key, at)?;
+        let of = |element: &NftElement| -> Computed {
+            let one = |atom: &Atom| match atom {
+                Atom::Range(low, _) => number(*low),
+                Atom::Name(name, _) => Computed::Name(name.clone()),
+            };
+            match element.as_slice() {
+                [atom] => one(atom),
+                parts => Computed::Parts(parts.iter().map(one).collect()),
+            }
+        };
+        let pairs: Vec<(&NftElement, Computed)> = match map {
+            NftMap::Elements(pairs) => pairs.iter().map(|(k, v)| (k, of(v))).collect(),
+            NftMap::Named(name) => match named(at, name) {
+                Ok(set) => set.elements.iter().zip(set.values.iter().map(of)).collect(),
+                Err(why) => return Ok(vec![(Ref::ALL, Computed::Unknown(why))]),
+            },
+        };
+        let mut worth = Vec::new();
+        for (mut here, key) in keys {
+            if let Computed::Unknown(why) = key {
+                worth.push((here, Computed::Unknown(why)));
+                continue;
+            }
+            for (element, value) in &pairs {
+                let set = self.element(&key, element, None)?;
+                let hit = self.store.guard(here, set)?;
+                if !hit.is_none() {
+                    here = self.store.without(here, hit)?;
+                    worth.push((hit, value.clone()));
+                }
+            }
+        }
+        Ok(worth)
+    }
+
+    /// Where a value is an element; `unknown` stands for what is not known.
+    fn element(&mut self, value: &Computed, element: &NftElement, unknown: Option<Ref>) -> Set {
+        let unclear = unknown.unwrap_or(Ref::NONE);
+        match value {
+            Computed::Unknown(_) => Ok(unclear),
+            Computed::Parts(parts) if parts.len() == element.len() => {
+                let mut all = Vec::new();
+                for (part, atom) in parts.iter().zip(element) {
+                    all.push(match part {
+                        Computed::Unknown(_) => unclear,
+                        known => self.atom(known, atom)?,
+                    });
+                }
+                self.store.all_of(&all)
+            }
+            single => match element.as_slice() {
+                [atom] => self.atom(single, atom),
+                _ => Ok(Ref::NONE),
+            },
+        }
+    }
+
+    fn atom(&mut self, value: &Computed, atom: &Atom) -> Set {
+        match (value, atom) {
+            (Computed::Bits(bits), Atom::Range(low, high)) => self.between(bits, *low, *high),
+            (Computed::Name(name), Atom::Name(wanted, prefix)) => {
+                let holds = if *prefix { name.starts_with(wanted) } else { name == wanted };
+                Ok(if holds { Ref::ALL } else { Ref::NONE })
+            }
+            (Computed::NameOf(field), Atom::Name(wanted, prefix)) => {
+                let numbers: Vec<u32> = if *prefix {
+                    self.names
+                        .iter()
+                        .filter(|(_, n)| n.starts_with(wanted.as_str()))
+                        .map(|(i, _)| i)
+                        .collect()
+                } else {
+                    vec![self.names.number(wanted)]
+                };
+                let mut parts = Vec::new();
+                for number in numbers {
+                    parts.push(self.store.value(*field, number.into())?);
+                }
+                if *prefix && wanted.is_empty() {
+                    return Ok(Ref::ALL);
+                }
+                self.store.first_of(&parts)
+            }
+            _ => Ok(Ref::NONE),
+        }
+    }
+
+    /// Where a row of bits is a number between two, both included.
+    fn between(&mut self, bits: &[Bit], low: u128, high: u128) -> Set {
+        let above = self.at_least(bits, low)?;
+        match high.checked_add(1) {
+            None => Ok(above),
+            Some(beyond) => {
+                let beyond = self.at_least(bits, beyond)?;
+                self.store.without(above, beyond)
+            }
+        }
+    }
+
+    fn at_least(&mut self, bits: &[Bit], low: u128) -> Set {
+        if bits.len() < 128 && low >> bits.len() != 0 {
+            return Ok(Ref::NONE);
+        }
+        let mut result = Ref::ALL;
+        for (i, bit) in bits.iter().enumerate().take(128) {
+            let one = self.bit_set(*bit)?;
+            result = if low >> i & 1 == 1 {
+                self.store.guard(one, result)?
+            } else {
+                self.store.or_else(one, result)?
+            };
+        }
+        Ok(result)
+    }
+
+    fn bit_set(&mut self, bit: Bit) -> Set {
+        match bit {
+            Bit::Known(true) => Ok(Ref::ALL),
+            Bit::Known(false) => Ok(Ref::NONE),
+            Bit::Is(at) => self.store.bit(at),
+            Bit::Not(at) => {
+                let set = self.store.bit(at)?;
+                self.store.not(set)
+            }
+        }
+    }
+
+    /// Where an nft condition holds.
+    pub(super) fn nft(&mut self, condition: &NftMatch, at: Site) -> Set {
+        // Names that a pattern may mean have numbers first.
+        for interface in &at.host.interfaces {
+            self.names.number(&interface.name);
+        }
+        let worth = self.worth(&condition.left, at)?;
+        let elements = match &condition.right {
+            NftSetRef::Elements(elements) => elements.as_slice(),
+            NftSetRef::Named(name) => match named(at, name) {
+                Ok(set) => set.elements.as_slice(),
+                Err(why) => {
+                    let sets: Vec<Ref> = worth.iter().map(|(set, _)| *set).collect();
+                    let there = self.store.first_of(&sets)?;
+                    let unknown = self.unknown(why)?;
+                    return self.store.guard(there, unknown);
+                }
+            },
+        };
+        let mut result = Vec::new();
+        for (here, value) in worth {
+            let unknown = match unknown_part(&value) {
+                Some(why) => Some(self.unknown(why)?),
+                None => None,
+            };
+            let set = match condition.comparison {
+                Comparison::Equal | Comparison::NotEqual => {
+                    let mut parts = Vec::new();
+                    for element in elements {
+                        parts.push(self.element(&value, element, unknown)?);
+                    }
+                    let any = self.store.first_of(&parts)?;
+                    self.store.invert_if(any, condition.comparison == Comparison::NotEqual)?
+                }
+                other => match (elements.first().map(Vec::as_slice), &value) {
+                    (Some([Atom::Range(right, _)]), Computed::Bits(bits)) => {
+                        self.ordered(bits, other, *right)?
+                    }
+                    (Some([Atom::Range(..)]), Computed::Unknown(_)) => unknown.unwrap_or(Ref::NONE),
+                    _ => Ref::NONE,
+                },
+            };
+            result.push(self.store.guard(here, set)?);
+        }
+        self.store.first_of(&result)
+    }
+
+    fn ordered(&mut self, bits: &[Bit], comparison: Comparison, right: u128) -> Set {
+        match comparison {
+            Comparison::Less => {
+                let above = self.at_least(bits, right)?;
+                self.store.not(above)
+            }
+            Comparison::GreaterOrEqual => self.at_least(bits, right),
+            Comparison::LessOrEqual | Comparison::Greater => {
+                let above = match right.checked_add(1) {
+                    Some(next) => self.at_least(bits, next)?,
+                    None => Ref::NONE,
+                };
+                self.store.invert_if(above, comparison == Comparison::LessOrEqual)
+            }
+            Comparison::AnyBit | Comparison::NoBit => {
+                let mut any = Vec::new();
+                for (i, bit) in bits.iter().enumerate().take(128).filter(|(i, _)| right >> i & 1 == 1) {
+                    let _ = i;
+                    any.push(self.bit_set(*bit)?);
+                }
+                let any = self.store.first_of(&any)?;
+                self.store.invert_if(any, comparison == Comparison::NoBit)
+            }
+            Comparison::Equal | Comparison::NotEqual => {
+                let is = self.between(bits, right, right)?;
+                self.store.invert_if(is, comparison == Comparison::NotEqual)
+            }
+        }
+    }
+
+    /// What a verdict map says: for each verdict where its key is the first
+    /// that holds, and where that is not known, with the reason.
+    ///
+    /// # Errors
+    /// If the store's budget is used up.
+    pub fn verdicts(
+        &mut self,
+        key: &Expression,
+        elements: &[(NftElement, Verdict)],
+        name: Option<&str>,
+        at: Site,
+    ) -> Result<(Vec<(Ref, Verdict)>, Vec<(Ref, String)>), Error> {
+        for interface in &at.host.interfaces {
+            self.names.number(&interface.name);
+        }
+        let keys = self.worth(key, at)?;
+        let pairs: Vec<(&NftElement, &Verdict)> = match name {
+            None => elements.iter().map(|(k, v)| (k, v)).collect(),
+            Some(name) => match named(at, name) {
+                Ok(set) => set.elements.iter().zip(&set.verdicts).collect(),
+                Err(why) => {
+                    let sets: Vec<Ref> = keys.iter().map(|(set, _)| *set).collect();
+                    return Ok((Vec::new(), vec![(self.store.first_of(&sets)?, why)]));
+                }
+            },
+        };
+        let (mut found, mut unclear) = (Vec::new(), Vec::new());
+        for (here, key) in keys {
+            if let Some(why) = unknown_part(&key) {
+                unclear.push((here, why));
+                continue;
+            }
+            for (element, verdict) in &pairs {
+                let set = self.element(&key, element, None)?;
+                let hit = self.store.guard(here, set)?;
+                if !hit.is_none() {
+                    found.push((hit, (*verdict).clone()));
+                }
+            }
+        }
+        Ok((found, unclear))
+    }
+}
+
+fn unknown_part(value: &Computed) -> Option<String> {
+    match value {
+        Computed::Unknown(why) => Some(why.clone()),
+        Computed::Parts(parts) => parts.iter().find_map(unknown_part),
+        _ => None,
+    }
+}
+
+fn named<'a>(at: Site<'a>, name: &str) -> Result<&'a NftSet, String> {
+    match at.table.set(name) {
+        None => Err(format!("set @{name} is not in the table")),
+        Some(set) if !set.unmodelled.is_empty() => Err(format!("set @{name}: {}", set.unmodelled)),
+        Some(set) if set.dynamic => Err(format!("set @{name} changes by itself")),
+        Some(set) => Ok(set),
+    }
+}

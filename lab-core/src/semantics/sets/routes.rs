@@ -1,0 +1,547 @@
+//! Route look-up for sets: each host's routing as one diagram over
+//! destination, source, interface, mark, service, protocol and ports.
+//!
+//! Written from `fib_rules.c`, `fib_trie.c`, `fib6_rules.c` and `ip6_fib.c`,
+//! beside [`crate::semantics::routing`], which does the same for one packet.
+
+use std::collections::{BTreeSet, HashMap};
+
+use ipnet::IpNet;
+
+use super::{Leaves, Set, Sets};
+use crate::addr::Family;
+use crate::model::{AddressType, Host, InterfaceKind, PolicyAction, PolicyRule, RouteKind, RouteTable};
+use crate::space::{Bits, Field, Mapping, Ref, Source};
+
+/// What a look-up finds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// A route by its index among the host's, and its usable next hops: each
+    /// by the index of a route and its place there.
+    Found(usize, Vec<(usize, usize)>),
+    /// An unreachable, prohibit or blackhole route or rule.
+    Refused(RouteKind),
+    /// Nothing.
+    NoRoute,
+    /// It depends on what is not modelled.
+    Unknown(String),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    pub leaves: Leaves<Route>,
+    whole: HashMap<(String, Family, Option<String>), Ref>,
+    tables: HashMap<(String, Family, u32, Option<String>), Ref>,
+}
+
+/// Address types, in the order of the leaves of [`Sets::address_types`].
+pub(super) const ADDRESS_TYPES: [AddressType; 12] = [
+    AddressType::Unspec,
+    AddressType::Unicast,
+    AddressType::Local,
+    AddressType::Broadcast,
+    AddressType::Anycast,
+    AddressType::Multicast,
+    AddressType::Blackhole,
+    AddressType::Unreachable,
+    AddressType::Prohibit,
+    AddressType::Throw,
+    AddressType::Nat,
+    AddressType::Xresolve,
+];
+
+fn type_leaf(kind: AddressType) -> Ref {
+    let index = ADDRESS_TYPES.iter().position(|t| *t == kind).unwrap_or_default();
+    Ref::leaf(index as u32 + 1)
+}
+
+/// The type of what a route of some kind leads to (`inet_addr_type`).
+fn kind_leaf(kind: RouteKind) -> Ref {
+    type_leaf(match kind {
+        RouteKind::Unicast => AddressType::Unicast,
+        RouteKind::Local => AddressType::Local,
+        RouteKind::Broadcast => AddressType::Broadcast,
+        RouteKind::Multicast => AddressType::Multicast,
+        RouteKind::Anycast => AddressType::Anycast,
+        RouteKind::Unreachable => AddressType::Unreachable,
+        RouteKind::Blackhole => AddressType::Blackhole,
+        RouteKind::Prohibit => AddressType::Prohibit,
+        RouteKind::Throw => AddressType::Throw,
+        RouteKind::Nat => AddressType::Nat,
+    })
+}
+
+/// Ends a table: the next policy rule is asked.
+const THROW: Ref = Ref::leaf((1 << 31) - 1);
+
+impl Sets {
+    /// What a leaf of [`Sets::routing`] stands for.
+    pub fn route(&self, leaf: u32) -> Option<&Route> {
+        self.routes.leaves.value(leaf)
+    }
+
+    /// Forgets what is known of a host's routes.
+    pub fn forget_routes(&mut self, host: &str) {
+        self.routes.whole.retain(|(name, ..), _| name != host);
+        self.routes.tables.retain(|(name, ..), _| name != host);
+    }
+
+    /// A host's routing: leaves are [`Route`]s. `oif`: the interface that the
+    /// packet must leave by.
+    ///
+    /// # Errors
+    /// If the store's budget is used up.
+    pub fn routing(&mut self, host: &Host, family: Family, oif: Option<&str>) -> Set {
+        let key = (host.name.clone(), family, oif.map(str::to_owned));
+        if let Some(known) = self.routes.whole.get(&key) {
+            return Ok(*known);
+        }
+        let own: Vec<PolicyRule> = host.rules.iter().filter(|r| r.family == family).cloned().collect();
+        let rules = if own.is_empty() { PolicyRule::initial(family) } else { own };
+        let mut after: Vec<Ref> = vec![Ref::NONE; rules.len() + 1];
+        for (index, rule) in rules.iter().enumerate().rev() {
+            let next = after[index + 1];
+            if !rule.unmodelled.is_empty() {
+                let why = format!("policy rule {}: {}", rule.priority, rule.unmodelled);
+                after[index] = self.routes.leaves.leaf(Route::Unknown(why));
+                continue;
+            }
+            let action = match &rule.action {
+                PolicyAction::Nop => next,
+                PolicyAction::Goto(target) => {
+                    let found = (index + 1..rules.len()).find(|i| rules[*i].priority >= *target);
+                    found.map_or(Ref::NONE, |i| after[i])
+                }
+                // A rule says network unreachable where a route says host
+                // unreachable (fib4_rule_action, fib6_rule_action).
+                PolicyAction::Unreachable => self.routes.leaves.leaf(Route::NoRoute),
+                PolicyAction::Blackhole => self.routes.leaves.leaf(Route::Refused(RouteKind::Blackhole)),
+                PolicyAction::Prohibit => self.routes.leaves.leaf(Route::Refused(RouteKind::Prohibit)),
+                PolicyAction::Lookup(table) => {
+                    let mut found = self.table(host, family, *table, oif)?;
+                    if let Some(limit) = rule.suppress_prefix_len {
+                        let Sets { store, routes, .. } = self;
+                        let short = |leaf: u32| match routes.leaves.value(leaf) {
+                            Some(Route::Found(route, _)) => {
+                                host.routes[*route].destination.prefix_len() <= limit
+                            }
+                            _ => false,
+                        };
+                        found = store.map_leaves(found, &mut |leaf| {
+                            if short(leaf) {
+                                Ref::NONE
+                            } else {
+                                Ref::leaf(leaf)
+                            }
+                        })?;
+                    }
+                    self.store.or_else(found, next)?
+                }
+            };
+            let (holds, unknown) = self.selector(rule, oif)?;
+            let unknown_leaf = self.routes.leaves.leaf(Route::Unknown("who owns the socket".into()));
+            let rest = self.store.choose(holds, action, next)?;
+            after[index] = self.store.choose(unknown, unknown_leaf, rest)?;
+        }
+        let mut whole = after[0];
+        if let Some(unclear) = self.one_trie(host, &rules, family)? {
+            let why = format!(
+                "whether a policy rule was ever added on {}: a local prefix holds a longer route",
+                host.name
+            );
+            let leaf = self.routes.leaves.leaf(Route::Unknown(why));
+            whole = self.store.choose(unclear, leaf, whole)?;
+        }
+        let nothing = self.routes.leaves.leaf(Route::NoRoute);
+        whole = self.store.or_else(whole, nothing)?;
+        self.routes.whole.insert(key, whole);
+        Ok(whole)
+    }
+
+    /// Where a policy rule's selectors hold, and where that is not known.
+    fn selector(&mut self, rule: &PolicyRule, oif: Option<&str>) -> Result<(Ref, Ref), crate::space::Error> {
+        let mut parts = Vec::new();
+        for (field, net) in [(Field::Src, &rule.source), (Field::Dst, &rule.destination)] {
+            if let Some(net) = net {
+                parts.push(self.store.in_prefix(field, *net)?);
+            }
+        }
+        if let Some(iif) = &rule.iif {
+            let number = self.names.number(iif);
+            parts.push(self.store.value(Field::Iif, number.into())?);
+        }
+        if rule.oif.as_deref().is_some_and(|wanted| oif != Some(wanted)) {
+            parts.push(Ref::NONE);
+        }
+        if let Some((value, mask)) = rule.fwmark {
+            let bits = Bits { mask: mask.into(), value: (value & mask).into() };
+            parts.push(self.store.bits(Field::Mark, bits)?);
+        }
+        if rule.tos != 0 {
+            // Compared under IPTOS_RT_MASK (fib4_rule_match).
+            let mask: u8 = if rule.family == Family::Ipv4 { 0x1c } else { 0xfc };
+            parts.push(match rule.tos & !mask {
+                0 => self.store.bits(Field::Tos, Bits { mask: mask.into(), value: rule.tos.into() })?,
+                _ => Ref::NONE,
+            });
+        }
+        if let Some(protocol) = rule.protocol {
+            parts.push(self.store.value(Field::Protocol, protocol.into())?);
+        }
+        for (field, range) in [(Field::Sport, rule.sport), (Field::Dport, rule.dport)] {
+            if let Some(range) = range {
+                let told = self.store.value(Field::PortsTold, 1)?;
+                let with_ports = self.store.with_ports()?;
+                let range = self.port_range(field, range)?;
+                parts.push(self.store.all_of(&[with_ports, range, told])?);
+            }
+        }
+        let plain = self.store.all_of(&parts)?;
+        let (mut holds, mut unknown) = (plain, Ref::NONE);
+        if let Some((low, _)) = rule.uid_range {
+            let number = self.names.number("lo");
+            let own = self.store.value(Field::Iif, number.into())?;
+            unknown = self.store.guard(plain, own)?;
+            // What is forwarded is root's.
+            holds = if low == 0 { self.store.without(plain, own)? } else { Ref::NONE };
+        }
+        if rule.invert {
+            let either = self.store.or_else(holds, unknown)?;
+            holds = self.store.not(either)?;
+        }
+        Ok((holds, unknown))
+    }
+
+    /// One table: nothing where it has no route.
+    fn table(&mut self, host: &Host, family: Family, table: RouteTable, oif: Option<&str>) -> Set {
+        let key = (host.name.clone(), family, table.0, oif.map(str::to_owned));
+        if let Some(known) = self.routes.tables.get(&key) {
+            return Ok(*known);
+        }
+        let v4 = family == Family::Ipv4;
+        let mut routes: Vec<usize> = (0..host.routes.len())
+            .filter(|i| host.routes[*i].family == family && host.routes[*i].table == table)
+            .collect();
+        // Stable: of equals the one listed first.
+        routes.sort_by_key(|i| {
+            let route = &host.routes[*i];
+            let source = route.source.map_or(0, |net| net.prefix_len());
+            (
+                std::cmp::Reverse(route.destination.prefix_len()),
+                route.destination,
+                std::cmp::Reverse(source),
+                std::cmp::Reverse(route.tos),
+                route.metric,
+            )
+        });
+        let usable = |index: usize| -> Vec<(usize, usize)> {
+            let hops = host.routes[index].next_hops.iter().enumerate();
+            hops.filter(|(_, hop)| !hop.dead)
+                .filter(|(_, hop)| !v4 || oif.is_none() || hop.interface.as_deref() == oif)
+                .map(|(place, _)| (index, place))
+                .collect()
+        };
+        let hop = |(route, place): (usize, usize)| &host.routes[route].next_hops[place];
+        let mut parts = Vec::new();
+        for (position, index) in routes.iter().enumerate() {
+            let route = &host.routes[*index];
+            let leaf = if !route.unmodelled.is_empty() {
+                let why = format!("route {}: {}", route.destination, route.unmodelled);
+                self.routes.leaves.leaf(Route::Unknown(why))
+            } else {
+                match route.kind {
+                    RouteKind::Throw => THROW,
+                    RouteKind::Unreachable | RouteKind::Blackhole | RouteKind::Prohibit => {
+                        self.routes.leaves.leaf(Route::Refused(route.kind))
+                    }
+                    RouteKind::Nat => {
+                        let why = format!("nat route {}", route.destination);
+                        self.routes.leaves.leaf(Route::Unknown(why))
+                    }
+                    RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast | RouteKind::Anycast => {
+                        let hops = usable(*index);
+                        if v4 && hops.is_empty() && !route.next_hops.is_empty() {
+                            continue;
+                        }
+                        self.routes.leaves.leaf(Route::Found(*index, hops))
+                    }
+                    RouteKind::Unicast => {
+                        let mut hops = usable(*index);
+                        if !v4 {
+                            // The next hops of a multipath route of IPv6 are
+                            // routes of equal prefix and metric.
+                            let by_gateway = |h: &(usize, usize)| hop(*h).gateway.is_some();
+                            if hops.iter().all(by_gateway) {
+                                for twin in &routes[position + 1..] {
+                                    let other = &host.routes[*twin];
+                                    let same = other.destination == route.destination
+                                        && other.source == route.source
+                                        && other.metric == route.metric
+                                        && other.kind == RouteKind::Unicast;
+                                    if !same {
+                                        break;
+                                    }
+                                    hops.extend(usable(*twin).into_iter().filter(by_gateway));
+                                }
+                            }
+                            let preferred: Vec<_> = hops
+                                .iter()
+                                .copied()
+                                .filter(|h| oif.is_some() && hop(*h).interface.as_deref() == oif)
+                                .collect();
+                            if !preferred.is_empty() {
+                                hops = preferred;
+                            }
+                        }
+                        if hops.is_empty() {
+                            continue;
+                        }
+                        self.routes.leaves.leaf(Route::Found(*index, hops))
+                    }
+                }
+            };
+            let mut conditions = vec![self.store.in_prefix(Field::Dst, route.destination)?];
+            if let Some(source) = route.source {
+                conditions.push(self.store.in_prefix(Field::Src, source)?);
+            }
+            if route.tos != 0 {
+                conditions.push(match (v4, route.tos & !0x1c) {
+                    (true, 0) => self.store.bits(Field::Tos, Bits { mask: 0x1c, value: route.tos.into() })?,
+                    _ => Ref::NONE,
+                });
+            }
+            let set = self.store.all_of(&conditions)?;
+            parts.push(self.store.guard(set, leaf)?);
+        }
+        let found = self.store.first_of(&parts)?;
+        let found = self.store.map_leaves(found, &mut |l| {
+            if Ref::leaf(l) == THROW {
+                Ref::NONE
+            } else {
+                Ref::leaf(l)
+            }
+        })?;
+        self.routes.tables.insert(key, found);
+        Ok(found)
+    }
+
+    /// Where the local and the main table of IPv4, one trie until somebody
+    /// adds a policy rule (`fib_trie_unmerge`), answer otherwise than the two
+    /// in turn; none: nowhere.
+    fn one_trie(
+        &mut self,
+        host: &Host,
+        rules: &[PolicyRule],
+        family: Family,
+    ) -> Result<Option<Ref>, crate::space::Error> {
+        let initial = PolicyRule::initial(Family::Ipv4);
+        let plain = |r: &PolicyRule| initial.iter().any(|i| i.priority == r.priority && i.action == r.action);
+        if family != Family::Ipv4 || !rules.iter().all(plain) {
+            return Ok(None);
+        }
+        let of = |table| -> BTreeSet<IpNet> {
+            let routes = host.routes.iter().filter(|r| r.family == Family::Ipv4 && r.table == table);
+            routes.map(|r| r.destination).collect()
+        };
+        let (local, main) = (of(RouteTable::LOCAL), of(RouteTable::MAIN));
+        let mut unclear = Vec::new();
+        for own in local.iter().filter(|l| l.prefix_len() < 32) {
+            let longer: Vec<IpNet> = main
+                .iter()
+                .copied()
+                .filter(|m| m.prefix_len() > own.prefix_len() && own.contains(m))
+                .collect();
+            for route in longer {
+                let mut set = self.store.in_prefix(Field::Dst, route)?;
+                let over =
+                    local.iter().filter(|l| l.prefix_len() >= route.prefix_len() && route.contains(*l));
+                for over in over {
+                    let over = self.store.in_prefix(Field::Dst, *over)?;
+                    set = self.store.without(set, over)?;
+                }
+                unclear.push(set);
+            }
+        }
+        Ok(if unclear.is_empty() { None } else { Some(self.store.first_of(&unclear)?) })
+    }
+
+    /// The routing of a host, asked about an address field of the packet by
+    /// the host itself: leaves are [`Route`]s.
+    pub(super) fn asked(
+        &mut self,
+        host: &Host,
+        family: Family,
+        mapping: &mut Mapping,
+        about: Field,
+        iif: &str,
+    ) -> Set {
+        let routing = self.routing(host, family, None)?;
+        let lo = self.names.number(iif);
+        mapping.set(Field::Iif, Source::constant(Field::Iif, lo.into()));
+        mapping.set(Field::Dst, Source::keep(about));
+        self.store.pull_back(Ref::ALL, routing, mapping)
+    }
+
+    /// What an address field is to a host: leaves count [`ADDRESS_TYPES`] from
+    /// 1. `device` limits the look-up to one interface.
+    pub(super) fn address_types(
+        &mut self,
+        host: &Host,
+        field: Field,
+        family: Family,
+        device: Option<&str>,
+    ) -> Set {
+        let mut mapping = Mapping::default();
+        mapping.set(Field::Src, Source::constant(Field::Src, 0));
+        mapping.set(Field::Tos, Source::constant(Field::Tos, 0));
+        mapping.set(Field::Mark, Source::constant(Field::Mark, 0));
+        mapping.set(Field::Protocol, Source::constant(Field::Protocol, 0));
+        mapping.set(Field::PortsTold, Source::constant(Field::PortsTold, 0));
+        let there = |route: &Route| match (route, device) {
+            (Route::Found(_, hops), Some(device)) => {
+                hops.iter().any(|(r, h)| host.routes[*r].next_hops[*h].interface.as_deref() == Some(device))
+            }
+            _ => true,
+        };
+        let unicast = type_leaf(AddressType::Unicast);
+        if family == Family::Ipv4 {
+            let local = self.table(host, family, RouteTable::LOCAL, None)?;
+            mapping.set(Field::Dst, Source::keep(field));
+            let found = self.store.pull_back(Ref::ALL, local, &mapping)?;
+            let Sets { store, routes, .. } = self;
+            let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
+                Some(r @ Route::Found(route, _)) if there(r) => kind_leaf(host.routes[*route].kind),
+                Some(Route::Refused(kind)) => kind_leaf(*kind),
+                _ => unicast,
+            })?;
+            let zero = self.prefix(field, "0.0.0.0/8")?;
+            let all = self.prefix(field, "255.255.255.255/32")?;
+            let special = self.store.or_else(zero, all)?;
+            let groups = self.prefix(field, "224.0.0.0/4")?;
+            let typed = self.store.choose(groups, type_leaf(AddressType::Multicast), typed)?;
+            return self.store.choose(special, type_leaf(AddressType::Broadcast), typed);
+        }
+        let found = self.asked(host, family, &mut mapping, field, "lo")?;
+        let Sets { store, routes, .. } = self;
+        let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
+            Some(r @ Route::Found(route, _)) => {
+                let kind = host.routes[*route].kind;
+                if there(r) || kind == RouteKind::Unicast {
+                    kind_leaf(kind)
+                } else {
+                    unicast
+                }
+            }
+            Some(Route::Refused(RouteKind::Prohibit)) => type_leaf(AddressType::Prohibit),
+            Some(Route::Refused(RouteKind::Blackhole)) => type_leaf(AddressType::Blackhole),
+            Some(Route::Refused(_) | Route::NoRoute) => type_leaf(AddressType::Unreachable),
+            Some(Route::Unknown(_)) | None => unicast,
+        })?;
+        let groups = self.prefix(field, "ff00::/8")?;
+        let none = self.prefix(field, "::/128")?;
+        let typed = self.store.choose(none, type_leaf(AddressType::Unspec), typed)?;
+        self.store.choose(groups, type_leaf(AddressType::Multicast), typed)
+    }
+
+    /// `xt_addrtype` of IPv6 asks in turn and wants all that it is asked.
+    pub(super) fn xt_address_type_v6(
+        &mut self,
+        host: &Host,
+        field: Field,
+        wanted: &BTreeSet<AddressType>,
+        device: Option<&str>,
+    ) -> Set {
+        let mut parts = Vec::new();
+        let unspecified = self.prefix(field, "::/128")?;
+        let group = self.prefix(field, "ff00::/8")?;
+        if wanted.contains(&AddressType::Unspec) {
+            parts.push(unspecified);
+        }
+        if wanted.contains(&AddressType::Unicast) {
+            let either = self.store.or_else(unspecified, group)?;
+            parts.push(self.store.not(either)?);
+        }
+        if wanted.contains(&AddressType::Multicast) {
+            parts.push(group);
+        }
+        let by_route =
+            [AddressType::Local, AddressType::Anycast, AddressType::Prohibit, AddressType::Unreachable];
+        if by_route.iter().any(|t| wanted.contains(t)) {
+            let typed = self.address_types(host, field, Family::Ipv6, device)?;
+            parts.push(self.store.where_leaf(typed, &|leaf| {
+                let kind = ADDRESS_TYPES.get(leaf as usize - 1).copied();
+                let kind = match kind {
+                    Some(AddressType::Prohibit | AddressType::Blackhole) => Some(AddressType::Unreachable),
+                    other => other,
+                };
+                kind.is_some_and(|k| wanted.contains(&k) && by_route.contains(&k))
+            })?);
+        }
+        self.store.all_of(&parts)
+    }
+
+    /// An address field in a prefix that is written here; the field alone.
+    pub(super) fn prefix(&mut self, field: Field, text: &str) -> Set {
+        match text.parse::<IpNet>() {
+            Ok(net) => self.store.in_prefix(field, net),
+            Err(_) => Ok(Ref::NONE),
+        }
+    }
+
+    /// Where a packet passes the reverse path test of a rule
+    /// (`ipt_rpfilter.c`, `ip6t_rpfilter.c`).
+    pub(super) fn rpfilter(&mut self, host: &Host, loose: bool, valid_mark: bool, accept_local: bool) -> Set {
+        let mut result = Ref::ALL;
+        for interface in host.interfaces.iter().filter(|i| i.kind != InterfaceKind::Loopback) {
+            let mut here = Ref::NONE;
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let oif = if loose || family == Family::Ipv4 { None } else { Some(interface.name.as_str()) };
+                let routing = self.routing(host, family, oif)?;
+                let lo = self.names.number("lo");
+                let mut back = Mapping::default();
+                back.set(Field::Iif, Source::constant(Field::Iif, lo.into()));
+                back.set(Field::Dst, Source::keep(Field::Src));
+                back.set(Field::Src, Source::keep(Field::Dst));
+                back.set(Field::PortsTold, Source::constant(Field::PortsTold, 0));
+                if !valid_mark {
+                    back.set(Field::Mark, Source::constant(Field::Mark, 0));
+                }
+                let found = self.store.pull_back(Ref::ALL, routing, &back)?;
+                let unknown = self.unknown("the way back")?;
+                let Sets { store, routes, .. } = self;
+                let mut doubt = false;
+                let passes = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
+                    Some(Route::Unknown(_)) => {
+                        doubt = true;
+                        Ref::leaf(2)
+                    }
+                    Some(Route::Found(route, hops)) => {
+                        let kind = host.routes[*route].kind;
+                        let usable = kind == RouteKind::Unicast || (kind == RouteKind::Local && accept_local);
+                        let there = hops.iter().any(|(r, h)| {
+                            host.routes[*r].next_hops[*h].interface.as_deref() == Some(&interface.name)
+                        });
+                        if usable && (there || loose) {
+                            Ref::ALL
+                        } else {
+                            Ref::NONE
+                        }
+                    }
+                    _ => Ref::NONE,
+                })?;
+                let mut set = self.store.where_leaf(passes, &|leaf| leaf == 1)?;
+                if doubt {
+                    let open = self.store.where_leaf(passes, &|leaf| leaf == 2)?;
+                    set = self.store.choose(open, unknown, set)?;
+                }
+                let family = self.store.family(family)?;
+                let set = self.store.guard(family, set)?;
+                here = self.store.or_else(here, set)?;
+            }
+            let number = self.names.number(&interface.name);
+            let is = self.store.value(Field::Iif, number.into())?;
+            result = self.store.choose(is, here, result)?;
+        }
+        Ok(result)
+    }
+}
