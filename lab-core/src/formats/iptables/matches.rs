@@ -121,7 +121,7 @@ pub(super) fn build(
             is_out: o.flag("physdev-is-out"),
             is_bridged: o.flag("physdev-is-bridged"),
         })),
-        "comment" => Match::Comment(o.need("comment")?.value().to_owned()),
+        "comment" => Match::Comment(o.need("comment")?.value().into()),
         "limit" => limit(&o)?,
         "hashlimit" => {
             let (upto, above) = (o.get("hashlimit-upto"), o.get("hashlimit-above"));
@@ -384,9 +384,9 @@ fn rate(text: &str) -> Read<String> {
 
 fn statistic(o: &Options<'_>) -> Read<Option<Match>> {
     match o.need("mode")?.value() {
-        "random" if !o.has("every") && !o.has("packet") => {
-            Ok(Some(Match::Statistic(o.must("probability", probability)?.map(Statistic::Random))))
-        }
+        "random" if !o.has("every") && !o.has("packet") => Ok(Some(Match::Statistic(
+            o.must("probability", probability)?.map(|p| Statistic::Random(p.into())),
+        ))),
         "nth" if !o.has("probability") => {
             let every = o.must("every", |v| values::uint(v, "a number of packets"))?;
             let packet = match o.get("packet") {

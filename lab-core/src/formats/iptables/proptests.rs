@@ -12,7 +12,7 @@ use crate::model::{
     AddressType, BaseChain, Chain, ChainKind, Comparison, ConntrackMatch, ConntrackState, ConntrackStatus,
     Direction, Hook, InterfacePattern, MarkOperation, Match, NatAddress, NatKind, NatRange, Not, NthMode,
     Origin, Owner, PacketType, PhysdevMatch, Policy, RejectWith, Rule, SetDirection, Statement, Statistic,
-    TableFamily, Target, TcpFlagsMatch, TtlOperation, Verdict,
+    TableFamily, Target, TcpFlagsMatch, Text, TtlOperation, Verdict,
 };
 
 fn not<T: std::fmt::Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Value = Not<T>> {
@@ -183,7 +183,7 @@ fn other_match() -> BoxedStrategy<Match> {
     prop_oneof![
         not(pair()).prop_map(Match::Mark),
         not(pair()).prop_map(Match::Connmark),
-        "\\PC{0,20}".prop_map(Match::Comment),
+        "\\PC{0,20}".prop_map(|c| Match::Comment(c.into())),
         (rate, burst).prop_map(|(rate, burst)| Match::Limit { rate, burst }),
         any::<bool>().prop_map(|above| Match::Hashlimit {
             above,
@@ -192,7 +192,7 @@ fn other_match() -> BoxedStrategy<Match> {
                 if above { "above" } else { "upto" }
             ),
         }),
-        not(prop_oneof![probability.prop_map(Statistic::Random), nth.prop_map(Statistic::Nth)])
+        not(prop_oneof![probability.prop_map(|p| Statistic::Random(p.into())), nth.prop_map(Statistic::Nth)])
             .prop_map(Match::Statistic),
         not(0..64_u8).prop_map(Match::Dscp),
         not(any::<(u8, u8)>()).prop_map(Match::Tos),
@@ -318,7 +318,7 @@ fn rule(family: Family, chain: &'static str) -> BoxedStrategy<Rule> {
             let matches = matches.into_iter().map(Statement::Match);
             Rule {
                 statements: matches.chain(target.map(Statement::Target)).collect(),
-                text: String::new(),
+                text: Text::default(),
                 comment,
                 counters: Some(counters),
                 handle: None,
@@ -369,7 +369,7 @@ fn bare(mut table: Table) -> Table {
         chain.origin = Origin::default();
         for rule in &mut chain.rules {
             rule.origin = Origin::default();
-            rule.text = String::new();
+            rule.text = Text::default();
         }
     }
     table

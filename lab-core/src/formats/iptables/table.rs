@@ -68,12 +68,12 @@ impl<'a> Reader<'a> {
                 Family::Ipv4 => TableFamily::Ip,
                 Family::Ipv6 => TableFamily::Ip6,
             },
-            name: name.to_owned(),
+            name: name.into(),
             xtables: true,
             chains: Vec::new(),
             sets: Vec::new(),
             unmodelled: Vec::new(),
-            origin: Origin { file: file.to_owned(), line: number },
+            origin: Origin { file: file.into(), line: number },
         };
         Ok(Reader {
             file,
@@ -153,12 +153,12 @@ impl<'a> Reader<'a> {
             self.names.insert(name.to_owned());
         }
         self.table.chains.push(Chain {
-            name: name.to_owned(),
+            name: name.into(),
             base,
             rules: Vec::new(),
             counters,
             handle: None,
-            origin: Origin { file: self.file.to_owned(), line: number },
+            origin: Origin { file: self.file.into(), line: number },
         });
     }
 
@@ -221,11 +221,11 @@ impl<'a> Reader<'a> {
         });
         let rule = Rule {
             statements,
-            text: text.to_owned(),
+            text: text.into(),
             comment,
             counters: before.or(read.counters),
             handle: None,
-            origin: Origin { file: self.file.to_owned(), line: number },
+            origin: Origin { file: self.file.into(), line: number },
             owner: Owner::of_chain(&self.table.name, name),
         };
         let rules = addressed(&read, &rule)?;
@@ -265,7 +265,7 @@ impl<'a> Reader<'a> {
             if !self.names.contains(name) {
                 return Err(dangling("chain", name));
             }
-            target = Some(Target::Verdict(Verdict::Goto(name.clone())));
+            target = Some(Target::Verdict(Verdict::Goto(name.into())));
         }
         let matches = found.into_iter().map(Statement::Match);
         Ok(matches.chain(target.map(Statement::Target)).collect())
@@ -286,7 +286,7 @@ impl<'a> Reader<'a> {
 
     fn target(&self, extension: &Extension, text: &str, words: &[lexer::Word]) -> Result<Target, ErrorKind> {
         if self.names.contains(&extension.name) {
-            return Ok(Target::Verdict(Verdict::Jump(extension.name.clone())));
+            return Ok(Target::Verdict(Verdict::Jump(extension.name.as_str().into())));
         }
         let built = if extension.known() { targets::build(extension, text, words, self.ip)? } else { None };
         Ok(built.unwrap_or_else(|| Target::Unmodelled {
