@@ -130,7 +130,7 @@ fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         if let Some(text) = folder.read(name)? {
             told |= family == Family::Ipv4;
             told6 = true;
-            let read = iptables::parse(&folder.shown(name), &text, family)?;
+            let read = iptables::parse(&folder.shown(name), text, family)?;
             let again = |t: &Table| tables.iter().any(|o| same(o, t));
             if let Some(twice) = read.iter().find(|t| again(t)) {
                 let kind = ErrorKind::Duplicate {

@@ -419,7 +419,7 @@ proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "\\PC{0,60}", rule in "[-a-z!:/.0-9 \"\\\\]{0,60}") {
         let _ = parse("f", &text, Family::Ipv4);
-        let _ = parse("f", &format!("*filter\n:INPUT ACCEPT\n-A INPUT {rule}\nCOMMIT"), Family::Ipv6);
+        let _ = parse("f", format!("*filter\n:INPUT ACCEPT\n-A INPUT {rule}\nCOMMIT"), Family::Ipv6);
         let _ = crate::formats::ipset::parse("f", &text);
         let _ = crate::formats::ipset::parse("f", &format!("create a hash:net,port\nadd a {rule}\n"));
     }
