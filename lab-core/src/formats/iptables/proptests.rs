@@ -417,6 +417,26 @@ proptest! {
     }
 
     #[test]
+    fn a_word_ends_at_the_next_blank_or_quote(text in "[!-z \"\t\\r\u{c}é\u{1}]{0,40}") {
+        let end = text.bytes().position(|b| b == b'"' || b.is_ascii_whitespace());
+        prop_assert_eq!(lexer::end(text.as_bytes()), end.unwrap_or(text.len()));
+    }
+
+    #[test]
+    fn a_probability_is_printed_as_so_many_of_2_to_the_31(parts in 0..=1_u32 << 31, text in "0\\.[0-9]{9,13}") {
+        let printed = format!("{:.11}", f64::from(parts) / f64::from(1_u32 << 31));
+        for text in [text, printed] {
+            let rule = format!("-A INPUT -m statistic --mode random --probability {text}");
+            let tables = parse("f", format!("*filter\n:INPUT ACCEPT\n{rule}\nCOMMIT"), Family::Ipv4);
+            let whole = f64::from(1_u32 << 31);
+            let held = format!("{:.11}", (text.parse::<f64>().unwrap() * whole).round() / whole);
+            let again = print(&tables.unwrap(), false);
+            let end = format!("--probability {held}\nCOMMIT\n");
+            prop_assert!(again.ends_with(&end), "{text}: {again}");
+        }
+    }
+
+    #[test]
     fn no_text_makes_it_panic(text in "\\PC{0,60}", rule in "[-a-z!:/.0-9 \"\\\\]{0,60}") {
         let _ = parse("f", &text, Family::Ipv4);
         let _ = parse("f", format!("*filter\n:INPUT ACCEPT\n-A INPUT {rule}\nCOMMIT"), Family::Ipv6);
