@@ -2,17 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Backend, ConntrackState, Hook, Hop, Outcome, Packet, RuleRef, TableFamily};
+use crate::model::{Backend, ConntrackState, Hook, Hop, Outcome, Packet, RuleRef, TableFamily, Text};
 
 /// A rule that a packet met and matched, or a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleStep {
     /// The chain.
-    pub chain: String,
+    pub chain: Text,
     /// The rule's number from 1; none: the policy.
     pub rule: Option<usize>,
     /// The rule's text.
-    pub text: String,
+    pub text: Text,
     /// What it did: `ACCEPT`, `jump LIBVIRT_FWI`, `continue`.
     pub effect: String,
 }
@@ -31,7 +31,7 @@ pub struct ChainRun {
     /// The table.
     pub table: String,
     /// The base chain.
-    pub base: String,
+    pub base: Text,
     /// The rules that matched, in order; last the one that decided.
     pub steps: Vec<RuleStep>,
     /// Whether it let the packet pass.

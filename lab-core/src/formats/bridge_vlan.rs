@@ -10,7 +10,7 @@ use crate::model::{Origin, Unmodelled};
 /// JSON that is broken.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Unmodelled>, Error> {
     let entry = |element: json::Element<'_>| {
-        let origin = Origin { file: file.to_owned(), line: element.line };
+        let origin = Origin { file: file.into(), line: element.line };
         let text = element.value()?.to_string();
         Ok(Unmodelled { origin, what: "bridge VLANs of a port".to_owned(), text })
     };

@@ -18,7 +18,7 @@ pub fn parse(file: &str, text: &str) -> Result<(Vec<FdbEntry>, Vec<Unmodelled>),
         for key in ["nhid", "viaIf", "via", "src_vni"] {
             if let Some(value) = entry.take(key) {
                 let text = format!("{} {key} {value}", Value::Object(entry.map.clone()));
-                let origin = Origin { file: file.to_owned(), line: entry.line };
+                let origin = Origin { file: file.into(), line: entry.line };
                 unmodelled.push(Unmodelled { origin, what: format!("fdb {key}"), text });
             }
         }

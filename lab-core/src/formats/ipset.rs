@@ -93,7 +93,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Ipset>, Error> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let origin = Origin { file: file.to_owned(), line: number };
+        let origin = Origin { file: file.into(), line: number };
         reader.line(line, origin).map_err(|kind| Error::new(file, number, line, kind))?;
     }
     Ok(reader.sets)

@@ -148,7 +148,7 @@ impl Reader<'_> {
 
     fn unmodelled(&mut self, what: &str, span: Range<usize>, node: &Node) {
         let (line, _) = self.place(span);
-        let origin = Origin { file: self.file.to_owned(), line };
+        let origin = Origin { file: self.file.into(), line };
         self.lab.unmodelled.push(Unmodelled { origin, what: what.to_owned(), text: node.to_string() });
     }
 

@@ -51,7 +51,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn unmodelled(&mut self, what: String, value: &Value) {
-        let origin = Origin { file: self.file.to_owned(), line: self.line };
+        let origin = Origin { file: self.file.into(), line: self.line };
         self.unmodelled.push(Unmodelled { origin, what, text: format!("{} {value}", self.name) });
     }
 

@@ -84,11 +84,16 @@ const PROTOCOL_ALIASES: [(&str, u8); 7] =
 /// An IP protocol, by name or number. `ip rule` writes `ipproto-N` for those
 /// it has no name for.
 pub(super) fn protocol(word: &str) -> Option<u8> {
-    let word = word.to_ascii_lowercase();
-    let digits = word.strip_prefix("ipproto-").unwrap_or(&word);
+    let digits = match word.split_at_checked("ipproto-".len()) {
+        Some((prefix, digits)) if prefix.eq_ignore_ascii_case("ipproto-") => digits,
+        _ => word,
+    };
     match number(digits) {
         Some(number) => u8::try_from(number).ok(),
-        None => PROTOCOLS.iter().chain(&PROTOCOL_ALIASES).find(|(name, _)| *name == word).map(|(_, n)| *n),
+        None => {
+            let mut names = PROTOCOLS.iter().chain(&PROTOCOL_ALIASES);
+            names.find(|(name, _)| name.eq_ignore_ascii_case(word)).map(|(_, n)| *n)
+        }
     }
 }
 

@@ -175,7 +175,7 @@ fn route(mut fields: Fields<'_>, asked: Family) -> Result<Option<Route>, Error> 
     if family != asked {
         return Ok(None);
     }
-    let origin = Origin { file: fields.file.to_owned(), line: fields.line };
+    let origin = Origin { file: fields.file.into(), line: fields.line };
     let kind = match fields.string("type")? {
         None => RouteKind::Unicast,
         Some(word) => match KINDS.iter().find(|(name, _)| *name == word) {

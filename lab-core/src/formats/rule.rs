@@ -103,7 +103,7 @@ fn action(rule: &mut Fields<'_>) -> Result<PolicyAction, Error> {
 }
 
 fn rule(mut fields: Fields<'_>, family: Family) -> Result<PolicyRule, Error> {
-    let origin = Origin { file: fields.file.to_owned(), line: fields.line };
+    let origin = Origin { file: fields.file.into(), line: fields.line };
     let Some(priority) = fields.number("priority")? else { return Err(fields.missing("priority")) };
     let mask = fields.number("fwmask")?;
     let mark = fields.number("fwmark")?;

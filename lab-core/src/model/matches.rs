@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::NftMatch;
+use super::{NftMatch, Text};
 use crate::addr::{Mac, Masked, PortRange};
 
 /// A condition that may be turned round with `!`.
@@ -211,7 +211,7 @@ pub struct NthMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Statistic {
     /// By chance: the probability as written, from 0 to 1.
-    Random(String),
+    Random(Text),
     /// By count.
     Nth(NthMode),
 }
@@ -302,7 +302,7 @@ pub enum Match {
     /// `-m physdev`.
     Physdev(Box<PhysdevMatch>),
     /// `-m comment`: always holds.
-    Comment(String),
+    Comment(Text),
     /// `-m limit`: holds for a lone packet on a quiet network.
     Limit {
         /// `--limit` as written: `3/hour`.

@@ -19,6 +19,7 @@ mod route;
 mod ruleset;
 mod sysctl;
 mod target;
+mod text;
 
 pub use host::{Host, HostKind, Part, Unmodelled};
 pub use interface::{Address, Bridge, BridgePort, Interface, InterfaceKind, Scope, Vxlan};
@@ -44,3 +45,4 @@ pub use sysctl::Sysctls;
 pub use target::{
     Mangle, MarkOperation, NatAddress, NatKind, NatRange, RejectWith, Target, TtlOperation, Verdict,
 };
+pub use text::Text;

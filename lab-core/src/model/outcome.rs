@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Origin, Owner, Packet, TableFamily};
+use super::{Backend, Origin, Owner, Packet, TableFamily, Text};
 
 /// An interface of a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,13 +32,13 @@ pub struct RuleRef {
     /// The table.
     pub table: String,
     /// The base chain that was run.
-    pub base: String,
+    pub base: Text,
     /// The chain.
-    pub chain: String,
+    pub chain: Text,
     /// The rule's number from 1; none: the base chain's policy.
     pub rule: Option<usize>,
     /// The rule's text; empty for a policy.
-    pub text: String,
+    pub text: Text,
     /// Who wrote it.
     pub owner: Owner,
     /// Where it was read.

@@ -2,11 +2,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Text;
+
 /// Where a value was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// The file, relative to the snapshot folder.
-    pub file: String,
+    pub file: Text,
     /// The line, counted from 1; 0 where the value has no line of its own.
     pub line: u32,
 }

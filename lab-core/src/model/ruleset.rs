@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Match, NftSet, Origin, Owner, Target};
+use super::{Match, NftSet, Origin, Owner, Target, Text};
 use crate::addr::Family;
 
 /// Which machinery runs a table.
@@ -143,9 +143,9 @@ pub struct Rule {
     pub statements: Vec<Statement>,
     /// Its text as read, without counters: `-A INPUT -i lo -j ACCEPT`, or the
     /// JSON of an nft rule's expressions.
-    pub text: String,
+    pub text: Text,
     /// Its comment.
-    pub comment: Option<String>,
+    pub comment: Option<Text>,
     /// Packets and bytes counted, if told.
     pub counters: Option<(u64, u64)>,
     /// Its nft handle, if told.
@@ -160,7 +160,7 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chain {
     /// Its name.
-    pub name: String,
+    pub name: Text,
     /// Where it is hooked in; none for a chain that others jump to.
     pub base: Option<BaseChain>,
     /// Its rules, in order. Rule numbers count from 1.

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Expression, NftElement};
+use super::{Expression, NftElement, Text};
 use crate::addr::PortRange;
 
 /// What a packet does next, as far as chains go.
@@ -14,9 +14,9 @@ pub enum Verdict {
     /// Drop.
     Drop,
     /// Run a chain, then come back.
-    Jump(String),
+    Jump(Text),
     /// Run a chain, then go back to where this one was jumped to from.
-    Goto(String),
+    Goto(Text),
     /// Go back to the calling chain; in a base chain, its policy.
     Return,
     /// Go on with the next rule.

@@ -97,7 +97,7 @@ fn seen(sent: &Packet, trip: &RoundTrip) -> Seen {
         ..Seen::default()
     };
     if let Some(Decision::Rule(rule)) = trip.there.outcome.decision() {
-        seen.rejected_by = Some((rule.host.clone(), rule.chain.clone()));
+        seen.rejected_by = Some((rule.host.clone(), rule.chain.to_string()));
     }
     match &trip.there.outcome {
         Outcome::Delivered { at, seen: header } => {

@@ -163,7 +163,7 @@ pub fn unmodelled(host: &Host) -> Vec<Unmodelled> {
                     Statement::Target(Target::Unmodelled { name, .. }) => format!("target {name}"),
                     Statement::Match(_) | Statement::Target(_) => continue,
                 };
-                all.push(Unmodelled { origin: rule.origin.clone(), what, text: rule.text.clone() });
+                all.push(Unmodelled { origin: rule.origin.clone(), what, text: rule.text.to_string() });
             }
         }
     }

@@ -123,7 +123,7 @@ impl Folder {
             return Err(self.refused(name, &why));
         }
         let file = File::open(self.path.join(name)).map_err(self.io(name))?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(found.len() as usize + 1);
         file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(self.io(name))?;
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Some(text)),

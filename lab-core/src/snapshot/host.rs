@@ -130,7 +130,7 @@ fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         if let Some(text) = folder.read(name)? {
             told |= family == Family::Ipv4;
             told6 = true;
-            let read = iptables::parse(&folder.shown(name), &text, family)?;
+            let read = iptables::parse(&folder.shown(name), text, family)?;
             let again = |t: &Table| tables.iter().any(|o| same(o, t));
             if let Some(twice) = read.iter().find(|t| again(t)) {
                 let kind = ErrorKind::Duplicate {
@@ -160,7 +160,7 @@ fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         tables.extend(merged);
     } else if let Some(text) = folder.read("nft.txt")? {
         if text.split_whitespace().next().is_some() {
-            let origin = Origin { file: folder.shown("nft.txt"), line: 1 };
+            let origin = Origin { file: folder.shown("nft.txt").into(), line: 1 };
             host.unmodelled.push(Unmodelled {
                 origin,
                 what: "nft rule set as text; `nft -j list ruleset` is read".into(),
@@ -212,7 +212,7 @@ fn leftovers(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         if STATE.contains(&name.as_str()) || DECLARED.contains(&name.as_str()) {
             continue;
         }
-        let origin = Origin { file: folder.shown(&name), line: 0 };
+        let origin = Origin { file: folder.shown(&name).into(), line: 0 };
         if name == "ebtables.save" {
             let text = folder.read(&name)?.unwrap_or_default();
             let drops = |l: &str| l.starts_with("-A") || (l.starts_with(':') && l.contains("DROP"));

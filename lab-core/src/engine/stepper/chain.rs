@@ -151,7 +151,7 @@ impl<'a> Walk<'a, '_> {
         steps.push(RuleStep {
             chain: base.name.clone(),
             rule: None,
-            text: format!("policy {effect}"),
+            text: format!("policy {effect}").into(),
             effect: effect.into(),
         });
         match policy {

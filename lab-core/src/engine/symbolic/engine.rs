@@ -370,10 +370,10 @@ fn reference(host: &Host, table: &Table, base: &Chain, chain: &Chain, rule: Opti
         backend: table.backend,
         family: table.family,
         table: table.name.clone(),
-        base: base.name.to_string(),
-        chain: chain.name.to_string(),
+        base: base.name.clone(),
+        chain: chain.name.clone(),
         rule,
-        text: read.map(|r| r.text.to_string()).unwrap_or_default(),
+        text: read.map(|r| r.text.clone()).unwrap_or_default(),
         owner: read.map_or_else(|| Owner::of_chain(&table.name, &chain.name), |r| r.owner),
         origin: read.map_or_else(|| chain.origin.clone(), |r| r.origin.clone()),
     }

@@ -1,10 +1,14 @@
-use std::collections::HashMap;
-
 use super::super::{Error, ErrorKind};
-use crate::model::{Statement, Table, Target, Verdict};
+use crate::model::Table;
 
-/// A jump of a chain: where to, and the rule's place among the chain's.
-type Jump = (usize, usize);
+/// A jump from one chain to another, each by its place in the table.
+#[derive(Clone, Copy)]
+pub(super) struct Jump {
+    pub from: usize,
+    pub to: usize,
+    /// The line of the rule.
+    pub line: u32,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -15,23 +19,21 @@ enum State {
 
 /// Refuses a table whose chains jump in a circle, as the kernel does. Chains
 /// may be nested deeper than a call stack is.
-pub(super) fn check(file: &str, table: &Table) -> Result<(), Error> {
-    let index: HashMap<&str, usize> =
-        table.chains.iter().enumerate().map(|(at, chain)| (chain.name.as_str(), at)).collect();
-    let jumps: Vec<Vec<Jump>> = table
-        .chains
-        .iter()
-        .map(|chain| {
-            let rules = chain.rules.iter().enumerate();
-            let of_rule = |(at, statement): (usize, &Statement)| match statement {
-                Statement::Target(Target::Verdict(Verdict::Jump(to) | Verdict::Goto(to))) => {
-                    index.get(to.as_str()).map(|to| (*to, at))
-                }
-                _ => None,
-            };
-            rules.flat_map(|(at, r)| r.statements.iter().map(move |s| (at, s))).filter_map(of_rule).collect()
-        })
-        .collect();
+pub(super) fn check(file: &str, table: &Table, jumps: &[Jump]) -> Result<(), Error> {
+    // The jumps of chain n stand between places n and n + 1.
+    let mut places = vec![0; table.chains.len() + 1];
+    for jump in jumps {
+        if let Some(place) = places.get_mut(jump.from + 1) {
+            *place += 1;
+        }
+    }
+    let mut sum = 0;
+    for place in &mut places {
+        sum += *place;
+        *place = sum;
+    }
+    let mut sorted = jumps.to_vec();
+    sorted.sort_by_key(|jump| jump.from);
     let mut states = vec![State::Unseen; table.chains.len()];
     for start in 0..table.chains.len() {
         if states.get(start) != Some(&State::Unseen) {
@@ -42,17 +44,19 @@ pub(super) fn check(file: &str, table: &Table) -> Result<(), Error> {
         set(&mut states, start, State::Open);
         while let Some((chain, followed)) = path.last_mut() {
             let chain = *chain;
-            let Some(&(to, rule)) = jumps.get(chain).and_then(|j| j.get(*followed)) else {
+            let of_chain =
+                places.get(chain).zip(places.get(chain + 1)).and_then(|(from, to)| sorted.get(*from..*to));
+            let Some(jump) = of_chain.and_then(|jumps| jumps.get(*followed)) else {
                 set(&mut states, chain, State::Done);
                 path.pop();
                 continue;
             };
             *followed += 1;
-            match states.get(to) {
-                Some(State::Open) => return Err(circle(file, table, &path, to, (chain, rule))),
+            match states.get(jump.to) {
+                Some(State::Open) => return Err(circle(file, table, &path, jump)),
                 Some(State::Unseen) => {
-                    set(&mut states, to, State::Open);
-                    path.push((to, 0));
+                    set(&mut states, jump.to, State::Open);
+                    path.push((jump.to, 0));
                 }
                 _ => {}
             }
@@ -68,11 +72,11 @@ fn set(states: &mut [State], at: usize, state: State) {
 }
 
 /// The error, at the rule that closes the circle.
-fn circle(file: &str, table: &Table, path: &[(usize, usize)], to: usize, closing: (usize, usize)) -> Error {
+fn circle(file: &str, table: &Table, path: &[(usize, usize)], closing: &Jump) -> Error {
     let name = |at: usize| table.chains.get(at).map_or("", |c| c.name.as_str());
-    let inside = path.iter().map(|(chain, _)| *chain).skip_while(|chain| *chain != to);
-    let names: Vec<&str> = inside.chain([to]).map(name).collect();
-    let rule = table.chains.get(closing.0).and_then(|c| c.rules.get(closing.1));
-    let (line, text) = rule.map_or((table.origin.line, ""), |r| (r.origin.line, r.text.as_ref()));
-    Error::new(file, line, text, ErrorKind::Cycle(names.join(" -> ")))
+    let inside = path.iter().map(|(chain, _)| *chain).skip_while(|chain| *chain != closing.to);
+    let names: Vec<&str> = inside.chain([closing.to]).map(name).collect();
+    let rules = table.chains.get(closing.from).map_or(&[][..], |c| &c.rules);
+    let rule = rules.iter().find(|r| r.origin.line == closing.line);
+    Error::new(file, closing.line, rule.map_or("", |r| &r.text), ErrorKind::Cycle(names.join(" -> ")))
 }

@@ -2,25 +2,45 @@ use std::collections::BTreeSet;
 
 use super::super::ErrorKind;
 use super::lexer::Word;
-use super::line::{Extension, Given};
+use super::line::{Extension, Given, Line};
 use super::{names, values};
 use crate::addr::{Family, PortRange};
 use crate::model::{
     AddressType, Comparison, ConntrackMatch, ConntrackState, ConntrackStatus, Direction, Match, Not, NthMode,
-    PacketType, PhysdevMatch, SetDirection, Statistic, TcpFlagsMatch,
+    PacketType, PhysdevMatch, SetDirection, Statistic, TcpFlagsMatch, Text,
 };
 
 type Read<T> = Result<T, ErrorKind>;
 
-/// An extension's options by name.
+/// An extension of a rule, with its options by name.
 pub(super) struct Options<'a> {
-    pub extension: &'a Extension,
+    pub rule: &'a Line<'a>,
+    /// The extension's place in the rule.
+    pub at: usize,
+    pub extension: &'a Extension<'a>,
     pub family: Family,
+    /// The rule's text, and the words it was split into.
+    pub text: &'a str,
+    pub words: &'a [Word<'a>],
 }
 
-impl Options<'_> {
-    pub fn get(&self, name: &str) -> Option<&Given> {
-        self.extension.options.iter().find(|o| o.name == name)
+impl<'a> Options<'a> {
+    pub fn all(&self) -> impl Iterator<Item = &'a Given<'a>> {
+        self.rule.options(self.at)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&'a Given<'a>> {
+        self.all().find(|o| o.name == name)
+    }
+
+    /// All options as written.
+    pub fn written(&self) -> String {
+        self.rule.arguments(self.at, self.text, self.words)
+    }
+
+    /// All of the extension as written, for a target without the `-j`.
+    pub fn whole(&self) -> String {
+        self.rule.text(self.at, self.text, self.words)
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -28,8 +48,8 @@ impl Options<'_> {
     }
 
     /// The value of an option that must be given.
-    pub fn need(&self, name: &str) -> Read<&Given> {
-        let of = &self.extension.name;
+    pub fn need(&self, name: &str) -> Read<&'a Given<'a>> {
+        let of = self.extension.name;
         self.get(name).ok_or_else(|| ErrorKind::Syntax(format!("{of} needs --{name}")))
     }
 
@@ -46,14 +66,14 @@ impl Options<'_> {
     }
 }
 
-impl Given {
+impl<'a> Given<'a> {
     /// Its first argument.
-    pub fn value(&self) -> &str {
-        self.args.first().map_or("", String::as_str)
+    pub fn value(&self) -> &'a str {
+        self.args[0]
     }
 
-    fn second(&self) -> &str {
-        self.args.get(1).map_or("", String::as_str)
+    fn second(&self) -> &'a str {
+        self.args[1]
     }
 
     fn test<T>(&self, read: impl Fn(&str) -> Read<T>) -> Read<Not<T>> {
@@ -68,18 +88,12 @@ fn list<T: Ord>(text: &str, read: impl Fn(&str) -> Read<T>) -> Read<BTreeSet<T>>
 
 /// Understands a match whose options are all known. `None`: it says something
 /// that the model has no place for.
-pub(super) fn build(
-    extension: &Extension,
-    line: &str,
-    words: &[Word],
-    family: Family,
-) -> Read<Option<Match>> {
-    let o = Options { extension, family };
-    Ok(Some(match extension.name.as_str() {
+pub(super) fn build(o: &Options<'_>, file: &Text) -> Read<Option<Match>> {
+    Ok(Some(match o.extension.name {
         "tcp" => Match::Tcp {
             sport: o.test("sport", values::ports)?,
             dport: o.test("dport", values::ports)?,
-            flags: tcp_flags(&o)?,
+            flags: tcp_flags(o)?,
             option: o.test("tcp-option", |v| values::byte(v, "a TCP option"))?,
         },
         "udp" => {
@@ -95,8 +109,8 @@ pub(super) fn build(
         "icmp" if !o.has("icmp-type") => Match::Icmp(Not::plain((255, 0, 255))),
         "icmp" => Match::Icmp(o.must("icmp-type", |v| icmp(v, Family::Ipv4))?),
         "icmp6" => Match::Icmp6(o.must("icmpv6-type", |v| icmp(v, Family::Ipv6))?),
-        "multiport" => multiport(&o)?,
-        "conntrack" => Match::Conntrack(Box::new(conntrack(&o)?)),
+        "multiport" => multiport(o)?,
+        "conntrack" => Match::Conntrack(Box::new(conntrack(o)?)),
         "state" => Match::Conntrack(Box::new(ConntrackMatch {
             legacy_state: true,
             states: Some(o.must("state", states)?),
@@ -110,7 +124,7 @@ pub(super) fn build(
             limit_in: o.has("limit-iface-in"),
             limit_out: o.has("limit-iface-out"),
         },
-        "set" => set(&o)?,
+        "set" => set(o)?,
         "mac" => {
             Match::Mac(o.must("mac-source", |v| v.parse().map_err(|_| values::bad(v, "a MAC address")))?)
         }
@@ -121,8 +135,8 @@ pub(super) fn build(
             is_out: o.flag("physdev-is-out"),
             is_bridged: o.flag("physdev-is-bridged"),
         })),
-        "comment" => Match::Comment(o.need("comment")?.value().to_owned()),
-        "limit" => limit(&o)?,
+        "comment" => Match::Comment(file.share(o.need("comment")?.value())),
+        "limit" => limit(o)?,
         "hashlimit" => {
             let (upto, above) = (o.get("hashlimit-upto"), o.get("hashlimit-above"));
             let above = match (upto, above) {
@@ -130,9 +144,9 @@ pub(super) fn build(
                 (None, Some(above)) => !above.invert,
                 _ => return Ok(None),
             };
-            Match::Hashlimit { above, options: extension.arguments(line, words) }
+            Match::Hashlimit { above, options: o.written() }
         }
-        "statistic" => return statistic(&o),
+        "statistic" => return statistic(o, file),
         "dscp" => match (o.get("dscp"), o.get("dscp-class")) {
             (Some(given), None) => Match::Dscp(given.test(values::dscp)?),
             (None, Some(given)) => Match::Dscp(given.test(values::dscp_class)?),
@@ -140,16 +154,16 @@ pub(super) fn build(
         },
         "tos" => Match::Tos(o.must("tos", values::tos)?),
         "iprange" => {
-            let range = |v: &str| values::address_range(v, family);
+            let range = |v: &str| values::address_range(v, o.family);
             Match::IpRange { source: o.test("src-range", range)?, destination: o.test("dst-range", range)? }
         }
         "length" => Match::Length(o.must("length", length)?),
         "ttl" => {
-            let (comparison, value) = hops(&o, ["ttl-eq", "ttl-lt", "ttl-gt"])?;
+            let (comparison, value) = hops(o, ["ttl-eq", "ttl-lt", "ttl-gt"])?;
             Match::Ttl { comparison, value }
         }
         "hl" => {
-            let (comparison, value) = hops(&o, ["hl-eq", "hl-lt", "hl-gt"])?;
+            let (comparison, value) = hops(o, ["hl-eq", "hl-lt", "hl-gt"])?;
             Match::HopLimit { comparison, value }
         }
         "pkttype" => Match::PacketType(o.must("pkt-type", packet_type)?),
@@ -382,11 +396,11 @@ fn rate(text: &str) -> Read<String> {
     }
 }
 
-fn statistic(o: &Options<'_>) -> Read<Option<Match>> {
+fn statistic(o: &Options<'_>, file: &Text) -> Read<Option<Match>> {
     match o.need("mode")?.value() {
-        "random" if !o.has("every") && !o.has("packet") => {
-            Ok(Some(Match::Statistic(o.must("probability", probability)?.map(Statistic::Random))))
-        }
+        "random" if !o.has("every") && !o.has("packet") => Ok(Some(Match::Statistic(
+            o.must("probability", |v| probability(v, file))?.map(Statistic::Random),
+        ))),
         "nth" if !o.has("probability") => {
             let every = o.must("every", |v| values::uint(v, "a number of packets"))?;
             let packet = match o.get("packet") {
@@ -409,11 +423,24 @@ fn statistic(o: &Options<'_>) -> Read<Option<Match>> {
 /// The kernel holds a probability as so many of 2^31; iptables prints that.
 const WHOLE: f64 = 2_147_483_648.0;
 
-fn probability(text: &str) -> Read<String> {
+fn probability(text: &str, file: &Text) -> Read<Text> {
     match text.parse::<f64>() {
-        Ok(p) if (0.0..=1.0).contains(&p) => Ok(format!("{:.11}", (p * WHOLE).round() / WHOLE)),
+        Ok(p) if (0.0..=1.0).contains(&p) => {
+            let parts = (p * WHOLE).round();
+            let printed = is_printed(text, parts as u64);
+            Ok(if printed { file.share(text) } else { format!("{:.11}", parts / WHOLE).into() })
+        }
         _ => Err(values::bad(text, "a probability")),
     }
+}
+
+/// Whether so many of 2^31 are printed as this text: told without printing
+/// them, unless they are 1 or lie between two numbers of 11 digits.
+fn is_printed(text: &str, parts: u64) -> bool {
+    let digits = text.strip_prefix("0.").filter(|digits| digits.len() == 11);
+    let scaled = u128::from(parts) * 100_000_000_000;
+    let (below, rest, half) = (scaled >> 31, scaled & 0x7fff_ffff, 0x4000_0000);
+    rest != half && digits.and_then(|d| d.parse().ok()) == Some(below + u128::from(rest > half))
 }
 
 impl<T> Not<T> {

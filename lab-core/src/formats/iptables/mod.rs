@@ -26,7 +26,7 @@ pub(super) use values::{address, address_range, dashed_ports};
 
 use super::{Error, ErrorKind};
 use crate::addr::Family;
-use crate::model::{Backend, Table};
+use crate::model::{Backend, Table, Text};
 
 /// Reads the text of one or more `iptables-save` files, `family` telling
 /// `iptables` from `ip6tables`.
@@ -47,12 +47,16 @@ use crate::model::{Backend, Table};
 /// The text does not follow its grammar, a value is out of range, a table
 /// lacks its `COMMIT`, a name is given twice or leads nowhere, or chains jump
 /// in a circle.
-pub fn parse(file: &str, text: &str, family: Family) -> Result<Vec<Table>, Error> {
+pub fn parse(file: &str, text: impl Into<Text>, family: Family) -> Result<Vec<Table>, Error> {
+    read(&file.into(), &text.into(), family)
+}
+
+fn read(file: &Text, text: &Text, family: Family) -> Result<Vec<Table>, Error> {
     let mut tables: Vec<Table> = Vec::new();
     let mut backend = Backend::Legacy;
     let mut open: Option<table::Reader<'_>> = None;
     let mut number = 0;
-    for line in text.lines() {
+    for line in lexer::lines(text) {
         number += 1;
         let line = line.trim();
         let fail = |kind| Error::new(file, number, line, kind);
@@ -70,7 +74,8 @@ pub fn parse(file: &str, text: &str, family: Family) -> Result<Vec<Table>, Error
             let Some(name) = line.strip_prefix('*') else {
                 return Err(fail(ErrorKind::Syntax("expected `*TABLE`".into())));
             };
-            let reader = table::Reader::new(file, number, name.trim(), backend, family).map_err(fail)?;
+            let reader =
+                table::Reader::new(file, text, number, name.trim(), backend, family).map_err(fail)?;
             let again = |t: &&Table| t.name == reader.name() && t.backend == backend;
             if tables.iter().find(again).is_some() {
                 return Err(fail(duplicate("table", reader.name())));

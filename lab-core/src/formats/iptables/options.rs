@@ -263,31 +263,32 @@ pub(super) enum BuiltIn {
 }
 
 /// Short letter, long name, meaning.
-pub(super) const BUILT_IN: [(char, &str, BuiltIn); 15] = [
-    ('s', "source", BuiltIn::Source),
-    ('s', "src", BuiltIn::Source),
-    ('d', "destination", BuiltIn::Destination),
-    ('d', "dst", BuiltIn::Destination),
-    ('i', "in-interface", BuiltIn::InInterface),
-    ('o', "out-interface", BuiltIn::OutInterface),
-    ('p', "protocol", BuiltIn::Protocol),
-    ('f', "fragments", BuiltIn::Fragment),
-    ('m', "match", BuiltIn::Match),
-    ('j', "jump", BuiltIn::Jump),
-    ('g', "goto", BuiltIn::Goto),
-    ('c', "set-counters", BuiltIn::Counters),
-    ('4', "ipv4", BuiltIn::OnlyFamily(Family::Ipv4)),
-    ('6', "ipv6", BuiltIn::OnlyFamily(Family::Ipv6)),
-    ('t', "table", BuiltIn::Table),
+pub(super) const BUILT_IN: [(u8, &str, BuiltIn); 15] = [
+    (b's', "source", BuiltIn::Source),
+    (b's', "src", BuiltIn::Source),
+    (b'd', "destination", BuiltIn::Destination),
+    (b'd', "dst", BuiltIn::Destination),
+    (b'i', "in-interface", BuiltIn::InInterface),
+    (b'o', "out-interface", BuiltIn::OutInterface),
+    (b'p', "protocol", BuiltIn::Protocol),
+    (b'f', "fragments", BuiltIn::Fragment),
+    (b'm', "match", BuiltIn::Match),
+    (b'j', "jump", BuiltIn::Jump),
+    (b'g', "goto", BuiltIn::Goto),
+    (b'c', "set-counters", BuiltIn::Counters),
+    (b'4', "ipv4", BuiltIn::OnlyFamily(Family::Ipv4)),
+    (b'6', "ipv6", BuiltIn::OnlyFamily(Family::Ipv6)),
+    (b't', "table", BuiltIn::Table),
 ];
 
 impl BuiltIn {
     /// The rule's own option of exactly this spelling, dashes included.
     pub fn exact(word: &str) -> Option<BuiltIn> {
-        let named = |&&(letter, long, _): &&(char, &str, BuiltIn)| match word.strip_prefix("--") {
-            Some(name) => name == long,
-            None => word.strip_prefix('-').is_some_and(|s| s.chars().eq([letter])),
+        let found = match word.as_bytes() {
+            [b'-', b'-', long @ ..] => BUILT_IN.iter().find(|(_, name, _)| name.as_bytes() == long),
+            [b'-', short] => BUILT_IN.iter().find(|(letter, ..)| letter == short),
+            _ => None,
         };
-        BUILT_IN.iter().find(named).map(|(_, _, option)| *option)
+        found.map(|(_, _, option)| *option)
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn condition(out: &mut String, condition: &Match) {
         }
         Match::Statistic(not) => match &not.value {
             Statistic::Random(p) => {
-                with(out, " -m statistic --mode random --probability", not, |_| p.clone())
+                with(out, " -m statistic --mode random --probability", not, |_| p.to_string())
             }
             Statistic::Nth(nth) => {
                 let text = format!("{} --packet {}", nth.every, nth.packet);

@@ -12,7 +12,7 @@ use crate::model::{
     AddressType, BaseChain, Chain, ChainKind, Comparison, ConntrackMatch, ConntrackState, ConntrackStatus,
     Direction, Hook, InterfacePattern, MarkOperation, Match, NatAddress, NatKind, NatRange, Not, NthMode,
     Origin, Owner, PacketType, PhysdevMatch, Policy, RejectWith, Rule, SetDirection, Statement, Statistic,
-    TableFamily, Target, TcpFlagsMatch, TtlOperation, Verdict,
+    TableFamily, Target, TcpFlagsMatch, Text, TtlOperation, Verdict,
 };
 
 fn not<T: std::fmt::Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Value = Not<T>> {
@@ -183,7 +183,7 @@ fn other_match() -> BoxedStrategy<Match> {
     prop_oneof![
         not(pair()).prop_map(Match::Mark),
         not(pair()).prop_map(Match::Connmark),
-        "\\PC{0,20}".prop_map(Match::Comment),
+        "\\PC{0,20}".prop_map(|c| Match::Comment(c.into())),
         (rate, burst).prop_map(|(rate, burst)| Match::Limit { rate, burst }),
         any::<bool>().prop_map(|above| Match::Hashlimit {
             above,
@@ -192,7 +192,7 @@ fn other_match() -> BoxedStrategy<Match> {
                 if above { "above" } else { "upto" }
             ),
         }),
-        not(prop_oneof![probability.prop_map(Statistic::Random), nth.prop_map(Statistic::Nth)])
+        not(prop_oneof![probability.prop_map(|p| Statistic::Random(p.into())), nth.prop_map(Statistic::Nth)])
             .prop_map(Match::Statistic),
         not(0..64_u8).prop_map(Match::Dscp),
         not(any::<(u8, u8)>()).prop_map(Match::Tos),
@@ -318,7 +318,7 @@ fn rule(family: Family, chain: &'static str) -> BoxedStrategy<Rule> {
             let matches = matches.into_iter().map(Statement::Match);
             Rule {
                 statements: matches.chain(target.map(Statement::Target)).collect(),
-                text: String::new(),
+                text: Text::default(),
                 comment,
                 counters: Some(counters),
                 handle: None,
@@ -369,7 +369,7 @@ fn bare(mut table: Table) -> Table {
         chain.origin = Origin::default();
         for rule in &mut chain.rules {
             rule.origin = Origin::default();
-            rule.text = String::new();
+            rule.text = Text::default();
         }
     }
     table
@@ -417,9 +417,29 @@ proptest! {
     }
 
     #[test]
+    fn a_word_ends_at_the_next_blank_or_quote(text in "[!-z \"\t\\r\u{c}é\u{1}]{0,40}") {
+        let end = text.bytes().position(|b| b == b'"' || b.is_ascii_whitespace());
+        prop_assert_eq!(lexer::end(text.as_bytes()), end.unwrap_or(text.len()));
+    }
+
+    #[test]
+    fn a_probability_is_printed_as_so_many_of_2_to_the_31(parts in 0..=1_u32 << 31, text in "0\\.[0-9]{9,13}") {
+        let printed = format!("{:.11}", f64::from(parts) / f64::from(1_u32 << 31));
+        for text in [text, printed] {
+            let rule = format!("-A INPUT -m statistic --mode random --probability {text}");
+            let tables = parse("f", format!("*filter\n:INPUT ACCEPT\n{rule}\nCOMMIT"), Family::Ipv4);
+            let whole = f64::from(1_u32 << 31);
+            let held = format!("{:.11}", (text.parse::<f64>().unwrap() * whole).round() / whole);
+            let again = print(&tables.unwrap(), false);
+            let end = format!("--probability {held}\nCOMMIT\n");
+            prop_assert!(again.ends_with(&end), "{text}: {again}");
+        }
+    }
+
+    #[test]
     fn no_text_makes_it_panic(text in "\\PC{0,60}", rule in "[-a-z!:/.0-9 \"\\\\]{0,60}") {
         let _ = parse("f", &text, Family::Ipv4);
-        let _ = parse("f", &format!("*filter\n:INPUT ACCEPT\n-A INPUT {rule}\nCOMMIT"), Family::Ipv6);
+        let _ = parse("f", format!("*filter\n:INPUT ACCEPT\n-A INPUT {rule}\nCOMMIT"), Family::Ipv6);
         let _ = crate::formats::ipset::parse("f", &text);
         let _ = crate::formats::ipset::parse("f", &format!("create a hash:net,port\nadd a {rule}\n"));
     }

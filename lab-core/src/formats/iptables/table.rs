@@ -1,12 +1,14 @@
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
 
 use super::super::{Error, ErrorKind};
-use super::line::{self, Extension, Line};
-use super::{cycle, dangling, duplicate, lexer, matches, targets};
+use super::cycle::{self, Jump};
+use super::line::{self, Addresses, Chains, Line};
+use super::matches::{self, Options};
+use super::{dangling, duplicate, lexer, targets};
 use crate::addr::{Family, Masked};
 use crate::model::{
     Backend, BaseChain, Chain, ChainKind, Hook, Match, Not, Origin, Owner, Policy, Rule, Statement, Table,
-    TableFamily, Target, Verdict,
+    TableFamily, Target, Text, Verdict,
 };
 
 type Counters = Option<(u64, u64)>;
@@ -15,17 +17,28 @@ type Counters = Option<(u64, u64)>;
 /// multiply.
 const RULES_PER_LINE: usize = 65_536;
 
+/// A line that holds a rule.
+#[derive(Clone, Copy)]
+struct Waiting<'a> {
+    number: u32,
+    line: &'a str,
+    /// Its chain, if that was known when the line came by.
+    chain: Option<usize>,
+}
+
 /// A table's text up to its `COMMIT`. Rules wait until every chain is known.
 pub(super) struct Reader<'a> {
-    file: &'a str,
+    file: Text,
+    /// What the file holds.
+    text: &'a Text,
     table: Table,
     ip: Family,
-    /// Where each chain stands in the table.
-    index: HashMap<String, usize>,
-    names: HashSet<String>,
-    /// Chains that the text has declared; the others just appeared in a rule.
-    declared: HashSet<String>,
-    rules: Vec<(u32, &'a str)>,
+    chains: Chains<'a>,
+    /// Whether the text has declared each chain; others just appeared in a
+    /// rule.
+    declared: Vec<bool>,
+    rules: Vec<Waiting<'a>>,
+    jumps: Vec<Jump>,
 }
 
 /// Where the kernel hooks a chain of a table in, by its name.
@@ -53,7 +66,8 @@ fn base(table: &str, chain: &str) -> Option<BaseChain> {
 
 impl<'a> Reader<'a> {
     pub fn new(
-        file: &'a str,
+        file: &Text,
+        text: &'a Text,
         number: u32,
         name: &str,
         backend: Backend,
@@ -68,21 +82,22 @@ impl<'a> Reader<'a> {
                 Family::Ipv4 => TableFamily::Ip,
                 Family::Ipv6 => TableFamily::Ip6,
             },
-            name: name.to_owned(),
+            name: name.into(),
             xtables: true,
             chains: Vec::new(),
             sets: Vec::new(),
             unmodelled: Vec::new(),
-            origin: Origin { file: file.to_owned(), line: number },
+            origin: Origin { file: file.clone(), line: number },
         };
         Ok(Reader {
-            file,
+            file: file.clone(),
+            text,
             table,
             ip,
-            index: HashMap::new(),
-            names: HashSet::new(),
-            declared: HashSet::new(),
+            chains: Chains::default(),
+            declared: Vec::new(),
             rules: Vec::new(),
+            jumps: Vec::new(),
         })
     }
 
@@ -93,7 +108,7 @@ impl<'a> Reader<'a> {
     /// Takes a line that is neither blank nor a comment.
     pub fn line(&mut self, number: u32, line: &'a str) -> Result<(), ErrorKind> {
         if let Some(declaration) = line.strip_prefix(':') {
-            let mut words = declaration.split_whitespace();
+            let mut words = declaration.split_ascii_whitespace();
             let Some(name) = words.next() else {
                 return Err(ErrorKind::Syntax("expected a chain's name".into()));
             };
@@ -104,62 +119,77 @@ impl<'a> Reader<'a> {
             if words.next().is_some() {
                 return Err(ErrorKind::Syntax("unexpected text after the counters".into()));
             }
-            self.declare(number, name, counters)?;
+            self.declare(number, name.into(), counters)?;
             return if policy == "-" { Ok(()) } else { self.policy(name, policy) };
+        }
+        if let Some(name) = appended_to(line) {
+            return self.waits(number, line, name.into());
         }
         let words = lexer::words(line)?;
         let word = |at: usize| words.get(at).map_or("", |w| w.text.as_ref());
+        let owned = |at: usize| words.get(at).map_or(Cow::default(), |w| w.text.clone());
         match word(0) {
-            "-N" | "--new-chain" | "--new" if words.len() == 2 => self.declare(number, word(1), None),
+            "-N" | "--new-chain" | "--new" if words.len() == 2 => self.declare(number, owned(1), None),
             "-P" | "--policy" if words.len() == 3 => {
-                let name = word(1);
-                if base(&self.table.name, name).is_some() && !self.index.contains_key(name) {
-                    self.add_chain(number, name, None);
-                }
-                self.policy(name, word(2))
+                self.known(number, owned(1));
+                self.policy(word(1), word(2))
             }
             "-N" | "--new-chain" | "--new" => Err(ErrorKind::Syntax("expected one chain's name".into())),
             "-P" | "--policy" => Err(ErrorKind::Syntax("expected a chain and a policy".into())),
             _ => {
-                let name = words.iter().position(is_command).map_or("", |at| word(at + 1));
-                if base(&self.table.name, name).is_some() && !self.index.contains_key(name) {
-                    self.add_chain(number, name, None);
-                }
-                self.rules.push((number, line));
-                Ok(())
+                let name = words.iter().position(is_command).map_or(Cow::default(), |at| owned(at + 1));
+                self.waits(number, line, name)
             }
         }
     }
 
-    fn declare(&mut self, number: u32, name: &str, counters: Counters) -> Result<(), ErrorKind> {
+    /// A rule of the chain of this name, which may still be declared.
+    fn waits(&mut self, number: u32, line: &'a str, name: Cow<'a, str>) -> Result<(), ErrorKind> {
+        // Most rules belong to the same chain as the one before.
+        let last = self.rules.last().and_then(|r| r.chain);
+        let same = |at: &usize| self.table.chains.get(*at).is_some_and(|chain| chain.name == *name);
+        let chain = last.filter(same).or_else(|| self.known(number, name));
+        self.rules.push(Waiting { number, line, chain });
+        Ok(())
+    }
+
+    fn declare(&mut self, number: u32, name: Cow<'a, str>, counters: Counters) -> Result<(), ErrorKind> {
         if name.starts_with(['-', '!']) || name.is_empty() {
             return Err(ErrorKind::Value(format!("`{name}` cannot name a chain")));
         }
-        let is_base = base(&self.table.name, name).is_some();
-        if !self.declared.insert(name.to_owned()) && !is_base {
-            return Err(duplicate("chain", name));
-        }
-        match self.index.get(name).and_then(|at| self.table.chains.get_mut(*at)) {
-            Some(chain) => chain.counters = counters.or(chain.counters),
-            None => self.add_chain(number, name, counters),
+        let at = match self.chains.get(&name) {
+            Some(&at) => at,
+            None => self.add_chain(number, name),
+        };
+        if let (Some(chain), Some(declared)) = (self.table.chains.get_mut(at), self.declared.get_mut(at)) {
+            if *declared && chain.base.is_none() {
+                return Err(duplicate("chain", &chain.name));
+            }
+            *declared = true;
+            chain.counters = counters.or(chain.counters);
         }
         Ok(())
     }
 
-    fn add_chain(&mut self, number: u32, name: &str, counters: Counters) {
-        self.index.insert(name.to_owned(), self.table.chains.len());
-        let base = base(&self.table.name, name);
-        if base.is_none() {
-            self.names.insert(name.to_owned());
-        }
+    /// The chain of this name, if it is declared or built in.
+    fn known(&mut self, number: u32, name: Cow<'a, str>) -> Option<usize> {
+        let known = self.chains.get(&name).copied();
+        known.or_else(|| base(&self.table.name, &name).map(|_| self.add_chain(number, name)))
+    }
+
+    fn add_chain(&mut self, number: u32, name: Cow<'a, str>) -> usize {
+        let at = self.table.chains.len();
         self.table.chains.push(Chain {
-            name: name.to_owned(),
-            base,
+            base: base(&self.table.name, &name),
+            name: self.text.share(&name),
             rules: Vec::new(),
-            counters,
+            counters: None,
             handle: None,
-            origin: Origin { file: self.file.to_owned(), line: number },
+            origin: Origin { file: self.file.clone(), line: number },
         });
+        self.declared.push(false);
+        self.chains.insert(name, at);
+        at
     }
 
     fn policy(&mut self, name: &str, word: &str) -> Result<(), ErrorKind> {
@@ -168,7 +198,7 @@ impl<'a> Reader<'a> {
             "DROP" => Policy::Drop,
             _ => return Err(ErrorKind::Value(format!("`{word}` is not a policy"))),
         };
-        let chain = self.index.get(name).and_then(|at| self.table.chains.get_mut(*at));
+        let chain = self.chains.get(name).and_then(|at| self.table.chains.get_mut(*at));
         match chain.map(|chain| &mut chain.base) {
             Some(Some(base)) => {
                 base.policy = policy;
@@ -181,18 +211,27 @@ impl<'a> Reader<'a> {
 
     /// Reads the rules, now that every chain is known.
     pub fn finish(mut self) -> Result<Table, Error> {
-        // A rule may jump to a built-in chain as well.
-        self.names.extend(self.index.keys().cloned());
-        for (number, line) in std::mem::take(&mut self.rules) {
-            self.rule(number, line).map_err(|kind| Error::new(self.file, number, line, kind))?;
+        let mut lengths = vec![0; self.table.chains.len()];
+        for at in self.rules.iter().filter_map(|r| r.chain) {
+            if let Some(length) = lengths.get_mut(at) {
+                *length += 1;
+            }
         }
-        cycle::check(self.file, &self.table)?;
+        for (chain, length) in self.table.chains.iter_mut().zip(lengths) {
+            chain.rules.reserve_exact(length);
+        }
+        let mut words = Vec::new();
+        for rule in std::mem::take(&mut self.rules) {
+            self.rule(rule, &mut words)
+                .map_err(|kind| Error::new(&self.file, rule.number, rule.line, kind))?;
+        }
+        cycle::check(&self.file, &self.table, &self.jumps)?;
         Ok(self.table)
     }
 
-    fn rule(&mut self, number: u32, line: &str) -> Result<(), ErrorKind> {
-        let (before, text) = leading_counters(line)?;
-        let words = lexer::words(text)?;
+    fn rule(&mut self, rule: Waiting<'a>, words: &mut Vec<lexer::Word<'a>>) -> Result<(), ErrorKind> {
+        let (before, text) = leading_counters(rule.line)?;
+        lexer::split(text, words)?;
         let Some(command) = words.first().filter(|w| is_command(w)) else {
             let shown = words.first().map_or("", |w| w.text.as_ref());
             return Err(ErrorKind::Syntax(format!("expected -A, -I, -N, -P or COMMIT, not `{shown}`")));
@@ -200,7 +239,9 @@ impl<'a> Reader<'a> {
         let Some(name) = words.get(1).map(|w| w.text.as_ref()) else {
             return Err(ErrorKind::Syntax("expected a chain's name".into()));
         };
-        let Some(&chain) = self.index.get(name) else { return Err(dangling("chain", name)) };
+        let Some(chain) = rule.chain.or_else(|| self.chains.get(name).copied()) else {
+            return Err(dangling("chain", name));
+        };
         let append = matches!(command.text.as_ref(), "-A" | "--append");
         let length = self.table.chains.get(chain).map_or(0, |c| c.rules.len());
         let place = words.get(2).filter(|w| !append && !w.text.starts_with(['-', '!']));
@@ -213,117 +254,145 @@ impl<'a> Reader<'a> {
             },
         };
         let start = if place.is_some() { 3 } else { 2 };
-        let read = line::Reader::new(&words, start, self.ip, &self.names).read()?;
-        let statements = self.statements(&read, text, &words)?;
+        let read = line::Reader::new(words, start, self.ip, &self.chains).read()?;
+        let (statements, to) = self.statements(&read, text, words)?;
         let comment = statements.iter().find_map(|s| match s {
             Statement::Match(Match::Comment(comment)) => Some(comment.clone()),
             _ => None,
         });
+        self.jumps.extend(to.map(|to| Jump { from: chain, to, line: rule.number }));
         let rule = Rule {
             statements,
-            text: text.to_owned(),
+            text: self.text.share(text),
             comment,
             counters: before.or(read.counters),
             handle: None,
-            origin: Origin { file: self.file.to_owned(), line: number },
+            origin: Origin { file: self.file.clone(), line: rule.number },
             owner: Owner::of_chain(&self.table.name, name),
         };
-        let rules = addressed(&read, &rule)?;
-        if let Some(chain) = self.table.chains.get_mut(chain) {
-            if append {
-                chain.rules.extend(rules);
-            } else {
-                // iptables inserts one after the other at the same place.
-                chain.rules.splice(at..at, rules.into_iter().rev());
-            }
+        let more = others(&read, &rule)?;
+        let Some(chain) = self.table.chains.get_mut(chain) else { return Ok(()) };
+        if append {
+            chain.rules.push(rule);
+            chain.rules.extend(more);
+        } else {
+            // iptables inserts one after the other at the same place.
+            chain.rules.splice(at..at, more.into_iter().rev().chain([rule]));
         }
         Ok(())
     }
 
-    /// Everything but source and destination, which may stand for several.
+    /// The statements for the first source and destination, and the chain
+    /// that is jumped to.
     fn statements(
         &self,
         read: &Line,
         text: &str,
         words: &[lexer::Word],
-    ) -> Result<Vec<Statement>, ErrorKind> {
-        let mut found = Vec::new();
-        found.extend(read.input.clone().map(Match::InInterface));
-        found.extend(read.output.clone().map(Match::OutInterface));
-        // `-p all` says nothing, and iptables-save does not print it.
-        found.extend(read.protocol.filter(|p| p.value != 0).map(Match::Protocol));
-        found.extend(read.fragment.map(Match::Fragment));
+    ) -> Result<(Vec<Statement>, Option<usize>), ErrorKind> {
+        let mut found = Vec::with_capacity(read.statements());
+        found.extend(addressed(first(read.source.as_ref()), first(read.destination.as_ref())));
+        let own = [
+            read.input.clone().map(Match::InInterface),
+            read.output.clone().map(Match::OutInterface),
+            // `-p all` says nothing, and iptables-save does not print it.
+            read.protocol.filter(|p| p.value != 0).map(Match::Protocol),
+            read.fragment.map(Match::Fragment),
+        ];
+        found.extend(own.into_iter().flatten().map(Statement::Match));
         let mut target = None;
-        for extension in &read.extensions {
+        let mut to = None;
+        for (at, extension) in read.extensions.iter().enumerate() {
+            let options = Options { rule: read, at, extension, family: self.ip, text, words };
             if extension.target {
-                target = Some(self.target(extension, text, words)?);
+                target = Some(self.target(&options)?);
+                to = extension.chain;
             } else {
-                found.push(self.condition(extension, text, words)?);
+                found.push(Statement::Match(self.condition(&options)?));
             }
         }
-        if let Some(name) = &read.goto {
-            if !self.names.contains(name) {
-                return Err(dangling("chain", name));
-            }
-            target = Some(Target::Verdict(Verdict::Goto(name.clone())));
+        if let Some(name) = read.goto {
+            to = self.chains.get(name).copied();
+            target =
+                Some(Target::Verdict(Verdict::Goto(self.chain(to).ok_or_else(|| dangling("chain", name))?)));
         }
-        let matches = found.into_iter().map(Statement::Match);
-        Ok(matches.chain(target.map(Statement::Target)).collect())
+        found.extend(target.map(Statement::Target));
+        Ok((found, to))
     }
 
-    fn condition(
-        &self,
-        extension: &Extension,
-        text: &str,
-        words: &[lexer::Word],
-    ) -> Result<Match, ErrorKind> {
-        let built = if extension.known() { matches::build(extension, text, words, self.ip)? } else { None };
-        Ok(built.unwrap_or_else(|| Match::Unmodelled {
-            name: extension.name.clone(),
-            text: extension.text(text, words),
-        }))
+    /// The name of a chain.
+    fn chain(&self, at: Option<usize>) -> Option<Text> {
+        at.and_then(|at| self.table.chains.get(at)).map(|chain| chain.name.clone())
     }
 
-    fn target(&self, extension: &Extension, text: &str, words: &[lexer::Word]) -> Result<Target, ErrorKind> {
-        if self.names.contains(&extension.name) {
-            return Ok(Target::Verdict(Verdict::Jump(extension.name.clone())));
-        }
-        let built = if extension.known() { targets::build(extension, text, words, self.ip)? } else { None };
-        Ok(built.unwrap_or_else(|| Target::Unmodelled {
-            name: extension.name.clone(),
-            text: extension.text(text, words),
-        }))
+    fn condition(&self, options: &Options<'_>) -> Result<Match, ErrorKind> {
+        let extension = options.extension;
+        let built = if extension.known() { matches::build(options, self.text)? } else { None };
+        Ok(built
+            .unwrap_or_else(|| Match::Unmodelled { name: extension.name.to_owned(), text: options.whole() }))
     }
+
+    fn target(&self, options: &Options<'_>) -> Result<Target, ErrorKind> {
+        let extension = options.extension;
+        if let Some(name) = self.chain(extension.chain) {
+            return Ok(Target::Verdict(Verdict::Jump(name)));
+        }
+        let built = if extension.known() { targets::build(options)? } else { None };
+        Ok(built
+            .unwrap_or_else(|| Target::Unmodelled { name: extension.name.to_owned(), text: options.whole() }))
+    }
+}
+
+/// The chain that a line appends a rule to, where that can be told at a
+/// glance: as `iptables-save` writes it.
+fn appended_to(line: &str) -> Option<&str> {
+    let rule = match line.strip_prefix('[') {
+        Some(counters) => counters.split_once("] ")?.1,
+        None => line,
+    };
+    let rest = rule.strip_prefix("-A ")?;
+    let (name, rest) = rest.split_at_checked(lexer::end(rest.as_bytes()))?;
+    (!name.is_empty() && !rest.starts_with('"')).then_some(name)
 }
 
 fn is_command(word: &lexer::Word) -> bool {
     !word.quoted && matches!(word.text.as_ref(), "-A" | "--append" | "-I" | "--insert")
 }
 
-/// One rule for each pair of addresses, in the order that iptables adds them.
-fn addressed(read: &Line, rule: &Rule) -> Result<Vec<Rule>, ErrorKind> {
-    let each = |given: &Option<Not<Vec<Masked>>>| -> Vec<Option<Not<Masked>>> {
-        match given {
-            Some(not) => not.value.iter().map(|a| Some(Not { invert: not.invert, value: *a })).collect(),
-            None => vec![None],
-        }
-    };
-    let (sources, destinations) = (each(&read.source), each(&read.destination));
-    let count = sources.len().saturating_mul(destinations.len());
+type Address = Option<Not<Masked>>;
+
+fn each(given: Option<&Addresses>) -> impl Iterator<Item = Address> + '_ {
+    let some = given.into_iter().flat_map(|a| a.iter().map(|value| Some(Not { invert: a.invert, value })));
+    some.chain(given.is_none().then_some(None))
+}
+
+fn first(given: Option<&Addresses>) -> Address {
+    each(given).next().flatten()
+}
+
+/// The statements for a source and a destination.
+fn addressed(source: Address, destination: Address) -> impl Iterator<Item = Statement> {
+    let source = source.filter(says_something).map(Match::Source);
+    let destination = destination.filter(says_something).map(Match::Destination);
+    source.into_iter().chain(destination).map(Statement::Match)
+}
+
+/// A line stands for one rule for each pair of addresses, in the order that
+/// iptables adds them: all but the first.
+fn others(read: &Line, rule: &Rule) -> Result<Vec<Rule>, ErrorKind> {
+    let (sources, destinations) = (read.source.as_ref(), read.destination.as_ref());
+    let count = each(sources).count().saturating_mul(each(destinations).count());
     if count > RULES_PER_LINE {
         return Err(ErrorKind::TooLarge(format!("the line stands for {count} rules")));
     }
-    let mut rules = Vec::with_capacity(count);
-    for source in &sources {
-        for destination in &destinations {
-            let source = source.filter(says_something).map(Match::Source);
-            let destination = destination.filter(says_something).map(Match::Destination);
-            let addresses = source.into_iter().chain(destination).map(Statement::Match);
-            let statements = addresses.chain(rule.statements.iter().cloned()).collect();
-            rules.push(Rule { statements, ..rule.clone() });
-        }
-    }
-    Ok(rules)
+    let own = addressed(first(sources), first(destinations)).count();
+    let rest = rule.statements.get(own..).unwrap_or_default();
+    let pairs = each(sources).flat_map(|s| each(destinations).map(move |d| (s, d))).skip(1);
+    let rules = pairs.map(|(source, destination)| {
+        let statements = addressed(source, destination).chain(rest.iter().cloned()).collect();
+        Rule { statements, ..rule.clone() }
+    });
+    Ok(rules.collect())
 }
 
 /// `-s 0.0.0.0/0` matches all; iptables-save does not print it.

@@ -1,8 +1,6 @@
 use std::net::IpAddr;
 
 use super::super::ErrorKind;
-use super::lexer::Word;
-use super::line::Extension;
 use super::matches::Options;
 use super::{options, values};
 use crate::addr::Family;
@@ -14,48 +12,39 @@ type Read<T> = Result<T, ErrorKind>;
 
 /// Understands a target whose options are all known. `None`: it says
 /// something that the model has no place for.
-pub(super) fn build(
-    extension: &Extension,
-    line: &str,
-    words: &[Word],
-    family: Family,
-) -> Read<Option<Target>> {
-    let o = Options { extension, family };
-    let name = extension.name.as_str();
-    if options::of_effectless(name).is_some() {
-        return Ok(Some(Target::NoEffect {
-            name: name.to_owned(),
-            options: extension.arguments(line, words),
-        }));
-    }
+pub(super) fn build(o: &Options<'_>) -> Read<Option<Target>> {
+    let name = o.extension.name;
     Ok(match name {
         "ACCEPT" => Some(Target::Verdict(Verdict::Accept)),
         "DROP" => Some(Target::Verdict(Verdict::Drop)),
         "RETURN" => Some(Target::Verdict(Verdict::Return)),
-        "REJECT" => Some(Target::Reject(reject(&o)?)),
-        "SNAT" => Some(nat(&o, NatKind::Snat, &o.need("to-source")?.args)?),
-        "DNAT" => Some(nat(&o, NatKind::Dnat, &o.need("to-destination")?.args)?),
+        "REJECT" => Some(Target::Reject(reject(o)?)),
+        "SNAT" => Some(nat(o, NatKind::Snat, o.need("to-source")?.value())?),
+        "DNAT" => Some(nat(o, NatKind::Dnat, o.need("to-destination")?.value())?),
         "MASQUERADE" | "REDIRECT" => {
             let kind = if name == "REDIRECT" { NatKind::Redirect } else { NatKind::Masquerade };
             let ports = o.get("to-ports").map(|given| values::dashed_ports(given.value())).transpose()?;
-            Some(Target::Nat { kind, range: NatRange { ports, ..flags(&o) } })
+            Some(Target::Nat { kind, range: NatRange { ports, ..flags(o) } })
         }
         "NETMAP" => {
-            let net = values::masked(o.need("to")?.value(), family)?;
+            let net = values::masked(o.need("to")?.value(), o.family)?;
             net.prefix_len().and_then(|l| ipnet::IpNet::new(net.address, l).ok()).map(Target::Netmap)
         }
-        "MARK" => mark_operation(&o)?.map(Target::Mark),
-        "CONNMARK" => connmark_operation(&o)?.map(Target::Connmark),
-        "CT" => ct(&o),
+        "MARK" => mark_operation(o)?.map(Target::Mark),
+        "CONNMARK" => connmark_operation(o)?.map(Target::Connmark),
+        "CT" => ct(o),
         "NOTRACK" => Some(Target::Notrack { legacy: true }),
-        "TTL" => Some(Target::Ttl(hops(&o, ["ttl-set", "ttl-inc", "ttl-dec"])?)),
-        "HL" => Some(Target::HopLimit(hops(&o, ["hl-set", "hl-inc", "hl-dec"])?)),
+        "TTL" => Some(Target::Ttl(hops(o, ["ttl-set", "ttl-inc", "ttl-dec"])?)),
+        "HL" => Some(Target::HopLimit(hops(o, ["hl-set", "hl-inc", "hl-dec"])?)),
         "DSCP" => match (o.get("set-dscp"), o.get("set-dscp-class")) {
             (Some(given), None) => Some(Target::Dscp(values::dscp(given.value())?)),
             (None, Some(given)) => Some(Target::Dscp(values::dscp_class(given.value())?)),
             _ => return Err(ErrorKind::Syntax("DSCP needs one of --set-dscp and --set-dscp-class".into())),
         },
-        "TOS" => Some(tos(&o)?),
+        "TOS" => Some(tos(o)?),
+        _ if options::of_effectless(name).is_some() => {
+            Some(Target::NoEffect { name: name.to_owned(), options: o.written() })
+        }
         _ => None,
     })
 }
@@ -67,7 +56,7 @@ fn only<'a>(o: &'a Options<'_>, names: &[&'static str]) -> Read<(&'static str, &
         (Some(one), None) => Ok(one),
         _ => {
             let names: Vec<String> = names.iter().map(|name| format!("--{name}")).collect();
-            let of = &o.extension.name;
+            let of = o.extension.name;
             Err(ErrorKind::Syntax(format!("{of} needs one of {}", names.join(", "))))
         }
     }
@@ -136,8 +125,7 @@ fn flags(o: &Options<'_>) -> NatRange {
 }
 
 /// `1.2.3.4-1.2.3.9:80-90/1000`, `[fd00::1-fd00::9]:80`, `:80`.
-fn nat(o: &Options<'_>, kind: NatKind, args: &[String]) -> Read<Target> {
-    let text = args.first().map_or("", String::as_str);
+fn nat(o: &Options<'_>, kind: NatKind, text: &str) -> Read<Target> {
     let wrong = || values::bad(text, "an address and port to rewrite to");
     let (addresses, ports) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -148,7 +136,7 @@ fn nat(o: &Options<'_>, kind: NatKind, args: &[String]) -> Read<Target> {
             }
         }
         None if o.family == Family::Ipv6 && !is_bare_port(text) => (text, None),
-        None => match text.split_once(':') {
+        None => match values::cut(text, b':') {
             Some((addresses, ports)) => (addresses, Some(ports)),
             None => (text, None),
         },
@@ -165,7 +153,7 @@ fn nat(o: &Options<'_>, kind: NatKind, args: &[String]) -> Read<Target> {
     }
     let (ports, base_port) = match ports {
         None => (None, None),
-        Some(ports) => match ports.split_once('/') {
+        Some(ports) => match values::cut(ports, b'/') {
             Some((range, base)) if kind == NatKind::Dnat => {
                 (Some(values::dashed_ports(range)?), Some(values::port(base)?))
             }
@@ -229,7 +217,8 @@ fn connmark_operation(o: &Options<'_>) -> Read<Option<MarkOperation>> {
 /// Only one thing at a time has a place in the model; a zone taken from the
 /// mark (`--zone mark`) has none.
 fn ct(o: &Options<'_>) -> Option<Target> {
-    let [given] = o.extension.options.as_slice() else { return None };
+    let mut all = o.all();
+    let (Some(given), None) = (all.next(), all.next()) else { return None };
     let direction = match given.name {
         "notrack" => return Some(Target::Notrack { legacy: false }),
         "zone-orig" => Some(Direction::Original),

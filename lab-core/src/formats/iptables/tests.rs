@@ -183,7 +183,7 @@ COMMIT
     assert_eq!((rule.origin.line, rule.owner), (5, Owner::Docker));
     let names: Vec<&str> = legacy.chains.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["POSTROUTING", "INPUT"]);
-    let again = parse("f", &print(&tables, true), Family::Ipv6).unwrap();
+    let again = parse("f", print(&tables, true), Family::Ipv6).unwrap();
     assert_eq!(again.iter().map(|t| t.backend).collect::<Vec<_>>(), [Backend::Nft, Backend::Legacy]);
     assert_eq!(again[0].chain("DOCKER-X").unwrap().rules[0].counters, Some((5, 6)));
 }

@@ -15,6 +15,13 @@ pub(super) fn bad(text: &str, what: &str) -> ErrorKind {
     ErrorKind::Value(format!("`{text}` is not {what}"))
 }
 
+/// The text before and after the first such byte, which is ASCII. Values are
+/// short, and `split_once` is slow to start.
+pub(super) fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
+    let place = text.bytes().position(|b| b == at)?;
+    Some((text.get(..place)?, text.get(place + 1..)?))
+}
+
 /// A number as C's `strtoul` with base 0 reads it: `10`, `0xa`, `012`.
 pub(super) fn number(text: &str) -> Option<u32> {
     let digits = |s: &str, radix| {
@@ -44,7 +51,7 @@ pub(super) fn byte(text: &str, what: &str) -> Value<u8> {
 
 /// `value[/mask]`; the mask is all ones unless given.
 pub(super) fn mark(text: &str) -> Value<(u32, u32)> {
-    match text.split_once('/') {
+    match cut(text, b'/') {
         Some((value, mask)) => Ok((uint(value, "a mark")?, uint(mask, "a mask")?)),
         None => Ok((uint(text, "a mark")?, u32::MAX)),
     }
@@ -87,7 +94,7 @@ pub(super) fn port(text: &str) -> Value<u16> {
 /// `22`, `1024:65535`, `:1023`, `1024:`. The kernel takes a range that ends
 /// below its start, and it holds no port.
 pub(super) fn ports(text: &str) -> Value<PortRange> {
-    let Some((low, high)) = text.split_once(':') else {
+    let Some((low, high)) = cut(text, b':') else {
         return Ok(port(text)?.into());
     };
     let low = if low.is_empty() { 0 } else { port(low)? };
@@ -118,7 +125,10 @@ pub(in crate::formats) fn address(text: &str, family: Family) -> Value<IpAddr> {
 
 /// `a-b`, or `a` for a range of one.
 pub(in crate::formats) fn address_range(text: &str, family: Family) -> Value<(IpAddr, IpAddr)> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let Some((first, last)) = cut(text, b'-') else {
+        let alone = address(text, family)?;
+        return Ok((alone, alone));
+    };
     let (first, last) = (address(first, family)?, address(last, family)?);
     if last < first {
         return Err(bad(text, "an address range: it ends below its start"));
@@ -128,12 +138,15 @@ pub(in crate::formats) fn address_range(text: &str, family: Family) -> Value<(Ip
 
 /// `10` and `10.1` stand for `10.0.0.0` and `10.1.0.0` where a mask follows.
 fn network(text: &str, family: Family) -> Value<IpAddr> {
-    let parts = text.split('.').count();
-    if family == Family::Ipv4 && parts < 4 && !text.is_empty() {
-        return address(&format!("{text}{}", ".0".repeat(4 - parts)), family)
-            .map_err(|_| bad_network(text, family));
-    }
-    address(text, family).map_err(|_| bad_network(text, family))
+    let whole = address(text, family);
+    let parts = || text.split('.').count();
+    let address = match whole {
+        Err(_) if family == Family::Ipv4 && !text.is_empty() && parts() < 4 => {
+            address(&format!("{text}{}", ".0".repeat(4 - parts())), family)
+        }
+        _ => whole,
+    };
+    address.map_err(|_| bad_network(text, family))
 }
 
 fn bad_network(text: &str, family: Family) -> ErrorKind {
@@ -143,7 +156,7 @@ fn bad_network(text: &str, family: Family) -> ErrorKind {
 
 /// `address[/mask]`, the mask a length or written out.
 pub(super) fn masked(text: &str, family: Family) -> Value<Masked> {
-    let Some((base, mask)) = text.split_once('/') else {
+    let Some((base, mask)) = cut(text, b'/') else {
         let base = address(text, family).map_err(|_| bad_network(text, family))?;
         return prefix(base, family.bits()).ok_or_else(|| bad(text, "a prefix"));
     };

@@ -56,7 +56,7 @@ impl Object<'_> {
     }
 
     fn origin(&self) -> Origin {
-        Origin { file: self.fields.file.to_owned(), line: self.fields.line }
+        Origin { file: self.fields.file.into(), line: self.fields.line }
     }
 
     fn string(&self, key: &str) -> Result<String, Error> {
@@ -158,7 +158,7 @@ impl Reader {
         let place = table.chains.len();
         let key = (number, name.clone());
         table.chains.push(Chain {
-            name,
+            name: name.into(),
             base,
             rules: Vec::new(),
             counters: None,
@@ -197,7 +197,7 @@ impl Reader {
         };
         let comment = match object.fields.map.get("comment") {
             None => None,
-            Some(_) => Some(object.string("comment")?),
+            Some(_) => Some(object.string("comment")?.into()),
         };
         let mut statements = Vec::new();
         let mut counters = None;
@@ -213,7 +213,7 @@ impl Reader {
         }
         chain.rules.push(Rule {
             statements,
-            text: Value::Array(text).to_string(),
+            text: Value::Array(text).to_string().into(),
             comment,
             counters,
             handle: object.handle()?,

@@ -27,7 +27,7 @@ fn chain(table: &Table, chain: &Chain) -> Value {
     let mut object = Object::default();
     object.set("family", table.family.to_string());
     object.set("table", table.name.clone());
-    object.set("name", chain.name.clone());
+    object.set("name", chain.name.as_str());
     object.count("handle", chain.handle);
     if let Some(BaseChain { kind, hook, priority, policy }) = chain.base {
         object.show("type", KINDS.iter().find(|(_, k)| *k == kind).map(|(name, _)| *name));
@@ -54,7 +54,7 @@ fn rule(table: &Table, chain: &Chain, rule: &Rule) -> Value {
     let mut object = Object::default();
     object.set("family", table.family.to_string());
     object.set("table", table.name.clone());
-    object.set("chain", chain.name.clone());
+    object.set("chain", chain.name.as_str());
     object.count("handle", rule.handle);
     object.show("comment", rule.comment.as_ref());
     object.set("expr", expressions(rule));

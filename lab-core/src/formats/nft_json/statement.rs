@@ -25,8 +25,8 @@ pub(super) fn verdict(value: &Value) -> Option<Verdict> {
         "drop" => Verdict::Drop,
         "return" => Verdict::Return,
         "continue" => Verdict::Continue,
-        "jump" => Verdict::Jump(target()?),
-        "goto" => Verdict::Goto(target()?),
+        "jump" => Verdict::Jump(target()?.into()),
+        "goto" => Verdict::Goto(target()?.into()),
         _ => return None,
     })
 }

@@ -185,7 +185,7 @@ impl Build {
     /// Rules as iptables-save prints them, without `*table`'s COMMIT.
     pub fn rules(&mut self, host: &str, text: &str) -> &mut Self {
         let family = if text.contains("icmp6") { Family::Ipv6 } else { Family::Ipv4 };
-        let tables = iptables::parse("iptables.save", &format!("{text}\nCOMMIT\n"), family).unwrap();
+        let tables = iptables::parse("iptables.save", format!("{text}\nCOMMIT\n"), family).unwrap();
         self.get(host).ruleset.tables.extend(tables);
         self
     }
