@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::Error;
 use crate::addr::Family;
 use crate::model::{Host, Interface, Lab, Place, Scope};
@@ -15,6 +17,22 @@ pub enum End {
     Interface(Place),
     /// An address, of whomever.
     Address(IpAddr),
+    /// Every address of a prefix.
+    Prefix(IpNet),
+    /// What lies beyond every interface that leads out of the lab: `@outside`.
+    Outside,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            End::Host(name) => f.write_str(name),
+            End::Interface(place) => write!(f, "{place}"),
+            End::Address(address) => write!(f, "{address}"),
+            End::Prefix(net) => write!(f, "{net}"),
+            End::Outside => f.write_str("@outside"),
+        }
+    }
 }
 
 /// How alike two names must be to be offered, from 0 to 1.
@@ -34,7 +52,8 @@ fn unknown<'a>(what: &'static str, name: &str, known: impl Iterator<Item = &'a s
     Error::Unknown { what, name: name.to_owned(), nearest: nearest(name, known) }
 }
 
-/// Reads an end: a host's name, an address, or `HOST:IFACE`.
+/// Reads an end: a host's name, an address, a prefix, `HOST:IFACE`, or
+/// `@outside`.
 ///
 /// # Errors
 /// [`Error::Unknown`] with the nearest right names.
@@ -42,8 +61,14 @@ pub fn parse(lab: &Lab, text: &str) -> Result<End, Error> {
     if lab.hosts.contains_key(text) {
         return Ok(End::Host(text.to_owned()));
     }
+    if text == "@outside" {
+        return Ok(End::Outside);
+    }
     if let Ok(address) = text.parse() {
         return Ok(End::Address(address));
+    }
+    if let Ok(net) = text.parse::<IpNet>() {
+        return Ok(End::Prefix(net.trunc()));
     }
     if let Some((host, iface)) = text.split_once(':') {
         if let Some(found) = lab.hosts.get(host) {

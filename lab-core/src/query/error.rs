@@ -15,6 +15,9 @@ pub enum Error {
     /// The end exists, but cannot serve.
     #[error("{0}")]
     Unfit(String),
+    /// The packet sets needed for the answer outgrew their bounds.
+    #[error(transparent)]
+    Space(#[from] crate::space::Error),
 }
 
 fn suggest(nearest: &[String]) -> String {

@@ -1,9 +1,11 @@
 //! Questions about a lab, and their answers as data.
 
 pub mod ends;
+pub mod flows;
 mod error;
 pub mod observed;
 pub mod predict;
+pub mod reach;
 pub mod show;
 pub mod trace;
 

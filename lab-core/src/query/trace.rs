@@ -331,6 +331,7 @@ fn sender<'a>(lab: &'a Lab, from: &End, family: Option<Family>) -> Result<From<'
             Some(host) => Ok(own(host, Some(*address))),
             None => outside(lab, *address),
         },
+        End::Prefix(_) | End::Outside => Err(Error::Unfit(format!("{from} is not one sender"))),
     }
 }
 
@@ -356,6 +357,9 @@ pub fn trace(lab: &Lab, from: &End, to: &End, question: &Question) -> Result<Tra
             .interface(&place.iface)
             .and_then(|i| ends::address_of(i, wanted))
             .ok_or_else(|| Error::Unfit(format!("{place} has no address to send to")))?,
+        End::Prefix(_) | End::Outside => {
+            return Err(Error::Unfit(format!("{to} is not one address to send to")));
+        }
     };
     let family = Family::of(target);
     if source.is_some_and(|s| Family::of(s) != family) {

@@ -2,10 +2,12 @@
 
 mod check;
 pub mod predictions;
+mod reach;
 mod show;
 mod trace;
 
 pub use check::comparisons;
+pub use reach::reach;
 pub use show::summary;
 pub use trace::trace;
 

@@ -58,16 +58,18 @@ const WIDENED: [Field; 10] = [
 const INTERVAL_STEPS: usize = 1 << 16;
 
 impl Store {
-    /// Lines that cover a set of headers exactly, at most `most` of them, and
-    /// whether that is all of it. Lines may overlap; each is as wide as the
-    /// set allows.
+    /// Lines that cover a set of headers exactly among those of `within`, at
+    /// most `most` of them, and whether that is all of it. Lines may overlap;
+    /// each is as wide as the set allows, and says nothing of what is outside
+    /// `within`.
     ///
     /// Cost: a few operations on the set for each line.
     ///
     /// # Errors
     /// As [`Store::or_else`].
-    pub fn cover(&mut self, set: Ref, most: usize) -> Result<(Vec<Line>, bool), Error> {
+    pub fn cover(&mut self, set: Ref, within: Ref, most: usize) -> Result<(Vec<Line>, bool), Error> {
         let headers = self.headers()?;
+        let headers = self.guard(within, headers)?;
         let set = self.guard(set, headers)?;
         let beyond = self.without(headers, set)?;
         let mut left = set;

@@ -354,7 +354,22 @@ impl PacketSet {
     pub fn cover(&self, most: usize) -> Result<(Vec<Line>, bool), Error> {
         let mut shared = self.space.lock();
         let root = shared.roots[self.slot as usize];
-        shared.store.cover(root, most)
+        shared.store.cover(root, Ref::ALL, most)
+    }
+
+    /// Lines that describe which packets of another set are in this one; they
+    /// say nothing of packets outside the other.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] if the other is of another space, and if the space's
+    /// budget is used up.
+    pub fn cover_within(&self, within: &PacketSet, most: usize) -> Result<(Vec<Line>, bool), Error> {
+        if !Arc::ptr_eq(&self.space.0, &within.space.0) {
+            return Err(Error::Foreign);
+        }
+        let mut shared = self.space.lock();
+        let (root, within) = (shared.roots[self.slot as usize], shared.roots[within.slot as usize]);
+        shared.store.cover(root, within, most)
     }
 
     /// The packets that these become when bits of a field are overwritten:
