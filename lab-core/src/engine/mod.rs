@@ -6,5 +6,6 @@
 //! every way.
 
 pub mod explore;
+pub mod forwarding;
 pub mod journey;
 pub mod stepper;
