@@ -109,6 +109,17 @@ impl Headers {
             && within(header.destination_port, self.destination_port)
     }
 
+    /// The lowest of them.
+    fn first(&self) -> Header {
+        Header {
+            protocol: self.protocol.0,
+            source: self.source.address(),
+            source_port: self.source_port.0,
+            destination: self.destination.address(),
+            destination_port: self.destination_port.0,
+        }
+    }
+
     fn meet(&self, other: &Headers) -> Option<Headers> {
         Some(Headers {
             destination: self.destination.meet(other.destination)?,
@@ -233,11 +244,11 @@ impl Acl {
     /// Gives what the list permits of some headers to `each`, in pieces that
     /// do not overlap, until it has had enough.
     fn permitted(&self, headers: Headers, each: &mut dyn FnMut(Headers) -> bool) -> bool {
+        let concerns = |r: &AclRule| r.headers.meet(&headers).is_some();
+        // What comes after the last rule that permits is denied anyway.
+        let Some(last) = self.rules.iter().rposition(|r| r.permit && concerns(r)) else { return false };
         let (mut left, mut next) = (vec![headers], Vec::new());
-        for rule in &self.rules {
-            if rule.headers.meet(&headers).is_none() {
-                continue;
-            }
+        for rule in self.rules[..=last].iter().filter(|r| concerns(r)) {
             for piece in left.drain(..) {
                 let Some(both) = rule.headers.meet(&piece) else {
                     next.push(piece);
@@ -268,22 +279,69 @@ fn through(lists: &[Acl], acls: &[u32], headers: Headers, each: &mut dyn FnMut(H
     }
 }
 
-/// Some headers that go to a range and that all the lists permit.
+/// A header that goes to a range, is one of `within`, and that all the lists
+/// permit. `like` is tried first, with a destination in the range.
 ///
-/// Costs time that grows with the rules that concern the range, and may grow
-/// with the product of the lists where they hardly overlap.
-pub(super) fn witness(lists: &[Acl], acls: &[u32], range: AddressRange) -> Option<Headers> {
-    let mut found = None;
-    for prefix in range.prefixes() {
-        let all = Headers { destination: prefix.into(), ..Headers::ALL };
-        if through(lists, acls, all, &mut |headers| {
-            found = Some(headers);
-            true
-        }) {
-            break;
+/// Costs time in proportion to the rules that concern the range; at worst to
+/// the product of the lists' rules that permit, and exponential in the rules
+/// that deny where they leave next to nothing.
+pub(super) fn witness(
+    lists: &[Acl],
+    acls: &[u32],
+    range: AddressRange,
+    within: &Headers,
+    like: Option<Header>,
+) -> Option<Header> {
+    if let Some(like) = like {
+        let near = Header { destination: Ipv4Addr::from_bits(range.first), ..like };
+        if within.contains(&near) && acls.iter().all(|acl| lists[*acl as usize].permits(&near)) {
+            return Some(near);
         }
     }
+    let all = range.prefixes().map(|prefix| Headers { destination: prefix.into(), ..Headers::ALL });
+    all.filter_map(|all| all.meet(within)).find_map(|some| permitted_by_all(lists, acls, some, &mut vec![]))
+}
+
+/// One of some headers that all the lists permit and that none of `denied` is.
+///
+/// For each list a rule that permits is tried; what that list denies before it
+/// is to be kept clear of. What it permits before it need not be.
+fn permitted_by_all<'a>(
+    lists: &'a [Acl],
+    acls: &[u32],
+    headers: Headers,
+    denied: &mut Vec<&'a Headers>,
+) -> Option<Header> {
+    let Some((acl, rest)) = acls.split_first() else { return clear_of(headers, denied) };
+    let before = denied.len();
+    let mut found = None;
+    for rule in &lists[*acl as usize].rules {
+        let Some(both) = rule.headers.meet(&headers) else { continue };
+        if rule.permit {
+            found = permitted_by_all(lists, rest, both, denied);
+        } else {
+            denied.push(&rule.headers);
+        }
+        if found.is_some() || both == headers {
+            break; // No later rule has a say.
+        }
+    }
+    denied.truncate(before);
     found
+}
+
+/// One of some headers that is in none of the boxes.
+fn clear_of(headers: Headers, boxes: &[&Headers]) -> Option<Header> {
+    let mut left = boxes;
+    loop {
+        let Some((one, rest)) = left.split_first() else { return Some(headers.first()) };
+        left = rest;
+        if let Some(both) = one.meet(&headers) {
+            let mut pieces = Vec::new();
+            headers.without(&both, &mut pieces);
+            return pieces.into_iter().find_map(|piece| clear_of(piece, rest));
+        }
+    }
 }
 
 /// All headers that go to a range and that all the lists permit, in pieces

@@ -77,6 +77,50 @@ impl Walker {
         false
     }
 
+    /// Whether anything that some devices send loops. One walk for all of them.
+    pub fn any(&mut self, topology: &Topology, row: &[u64], devices: impl Iterator<Item = u32>) -> bool {
+        self.renew();
+        let stamp = self.stamp;
+        self.frames.clear();
+        self.choices.clear();
+        for device in devices {
+            let port = port_of(row[device as usize]);
+            if !topology.leads(port) {
+                continue;
+            }
+            for start in topology.departs(port) {
+                if self.left[*start as usize] == stamp {
+                    continue;
+                }
+                self.enter(topology, row, *start);
+                while let Some((port, first)) = self.frames.last().copied() {
+                    if self.choices.len() == first {
+                        self.frames.pop();
+                        self.on_way[port as usize] = 0;
+                        continue;
+                    }
+                    let Some((_, next)) = self.choices.pop() else { break };
+                    if self.on_way[next as usize] == stamp {
+                        self.unwind();
+                        return true;
+                    }
+                    if self.left[next as usize] != stamp {
+                        self.enter(topology, row, next);
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// Leaves by a port, with its ways on to be tried.
+    fn enter(&mut self, topology: &Topology, row: &[u64], port: u32) {
+        self.left[port as usize] = self.stamp;
+        self.on_way[port as usize] = self.stamp;
+        self.frames.push((port, self.choices.len()));
+        successors(topology, row, port, &mut self.choices);
+    }
+
     /// Every loop through a device, as its links; false if there are more than
     /// are told apart.
     ///

@@ -212,7 +212,7 @@ impl Network {
     /// [`Error::Acl`] if the list is not of the topology.
     pub fn insert_acl(&mut self, acl: AclId, rule: AclRule) -> Result<Report, Error> {
         self.lists.get_mut(acl.index()).ok_or(Error::Acl(acl))?.insert(rule);
-        Ok(self.list_changed(acl, rule.permit))
+        Ok(self.list_changed(acl, &rule, rule.permit))
     }
 
     /// Removes a rule of an access list, of equal ones the newest. Costs as
@@ -225,7 +225,7 @@ impl Network {
         if !self.lists.get_mut(acl.index()).ok_or(Error::Acl(acl))?.remove(rule) {
             return Err(Error::NoRule);
         }
-        Ok(self.list_changed(acl, !rule.permit))
+        Ok(self.list_changed(acl, rule, !rule.permit))
     }
 
     /// Makes changes together: loops that would be there between them are not
@@ -268,7 +268,7 @@ impl Network {
                 }
             }
         }
-        let mut report = self.settle(changed);
+        let mut report = self.settle_many(changed);
         for extent in held {
             self.drop_prefix(extent);
         }
@@ -288,7 +288,7 @@ impl Network {
         let mut loops: Vec<Loop<'_>> = self
             .loops
             .iter()
-            .filter(|(_, cycle)| cycle.live)
+            .filter(|(_, cycle)| cycle.live())
             .map(|(atom, cycle)| Loop { network: self, cycle, range: self.atoms.range(atom) })
             .collect();
         loops.sort_by(|a, b| (a.range, &a.cycle.links).cmp(&(b.range, &b.cycle.links)));
@@ -444,8 +444,14 @@ impl Network {
             self.cells.copy_within(from..from + devices, new as usize * devices);
             self.touched[new as usize] = self.touched[old as usize];
             if !self.loops.is_empty() {
-                let ranges = (self.atoms.range(new), self.atoms.range(old));
-                self.loops.split(&self.lists, (new, ranges.0), (old, ranges.1));
+                let mut range = self.atoms.range(new);
+                // Both cuts are made: what the second took was part of the first.
+                if let [_, Some((second, from))] = cuts {
+                    if from == new {
+                        range.last = self.atoms.range(second).last;
+                    }
+                }
+                self.loops.split(&self.lists, (new, range), (old, self.atoms.range(old)));
             }
         }
     }
@@ -467,32 +473,59 @@ impl Network {
     fn settle(&mut self, changed: usize) -> Report {
         let mut found = 0;
         let mut pending = std::mem::take(&mut self.pending);
-        let devices = self.topology.devices();
         for (atom, device) in pending.drain(..) {
-            // An atom that is gone had come to be as the one it went into was.
-            if !self.atoms.alive(atom) {
-                continue;
-            }
-            if !self.loops.is_empty() {
-                self.loops.drop_through(&self.topology, atom, device);
-            }
-            let row = &self.cells[atom as usize * devices..][..devices];
-            if !self.walker.returns(&self.topology, row, device) {
-                continue;
-            }
-            let complete = self.walker.cycles(&self.topology, row, device, &mut self.found);
-            let range = self.atoms.range(atom);
-            found += self.loops.add(&self.topology, &self.lists, atom, range, &mut self.found, complete);
+            found += self.look(atom, device);
         }
         self.pending = pending;
         Report { changed, found, loops: self.loops.live() }
     }
 
-    fn list_changed(&mut self, acl: AclId, permits: bool) -> Report {
+    /// The same for changes of many devices: where an atom has no loop at all,
+    /// one walk tells it for all of them.
+    fn settle_many(&mut self, changed: usize) -> Report {
+        let mut found = 0;
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.sort_unstable();
+        pending.dedup();
+        let devices = self.topology.devices();
+        for group in pending.chunk_by(|a, b| a.0 == b.0) {
+            let atom = group[0].0;
+            let row = &self.cells[atom as usize * devices..][..devices];
+            let walked = group.iter().map(|(_, device)| *device);
+            if self.loops.has(atom) || self.walker.any(&self.topology, row, walked) {
+                found += group.iter().map(|(_, device)| self.look(atom, *device)).sum::<usize>();
+            }
+        }
+        pending.clear();
+        self.pending = pending;
+        Report { changed, found, loops: self.loops.live() }
+    }
+
+    /// Looks for the loops of an atom through a device that has changed, and
+    /// tells how many there are.
+    fn look(&mut self, atom: u32, device: u32) -> usize {
+        // An atom that is gone had come to be as the one it went into was.
+        if !self.atoms.alive(atom) {
+            return 0;
+        }
+        if !self.loops.is_empty() {
+            self.loops.drop_through(&self.topology, atom, device);
+        }
+        let devices = self.topology.devices();
+        let row = &self.cells[atom as usize * devices..][..devices];
+        if !self.walker.returns(&self.topology, row, device) {
+            return 0;
+        }
+        let complete = self.walker.cycles(&self.topology, row, device, &mut self.found);
+        let range = self.atoms.range(atom);
+        self.loops.add(&self.topology, &self.lists, atom, range, &mut self.found, complete)
+    }
+
+    fn list_changed(&mut self, acl: AclId, rule: &AclRule, more: bool) -> Report {
         self.version += 1;
         self.list_touched[acl.index()] = self.version;
         let atoms = &self.atoms;
-        let found = self.loops.list_changed(&self.lists, acl.0, permits, |atom| atoms.range(atom));
+        let found = self.loops.list_changed(&self.lists, acl.0, rule, more, |atom| atoms.range(atom));
         Report { changed: 0, found, loops: self.loops.live() }
     }
 }

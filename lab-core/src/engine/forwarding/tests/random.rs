@@ -230,7 +230,7 @@ fn run(topology: Topology, dice: &[u8], lists: bool, batch: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn plain_networks(
