@@ -30,6 +30,9 @@ pub enum Error {
     /// More edge ports than can be told apart.
     #[error("{0} edge ports; at most 65534 can be told apart")]
     Edges(usize),
+    /// A network is not on the topology that was asked about before.
+    #[error("a network on another topology")]
+    Topology,
     /// More rules, ports or links than 32 bits can count.
     #[error("more than 32 bits can count")]
     Full,

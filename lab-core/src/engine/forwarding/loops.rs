@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
 use super::acl::{witness, Acl};
-use super::{AclRule, AddressRange, Header, Headers, LinkId, Topology};
+use super::{AclRule, AddressRange, Header, Headers, Topology};
 
 /// A loop of one atom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +99,7 @@ impl Loops {
             if entry.cycles[..before].iter().any(|c| c.links == links) {
                 continue;
             }
-            let mut acls: Vec<u32> =
-                links.iter().flat_map(|l| &topology.link(LinkId(*l)).acls).map(|a| a.0).collect();
+            let mut acls: Vec<u32> = links.iter().flat_map(|l| topology.passes(*l)).map(|a| a.0).collect();
             acls.sort_unstable();
             acls.dedup();
             let witness = match known.iter().find(|k| k.0 == acls) {

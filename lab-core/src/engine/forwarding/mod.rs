@@ -13,6 +13,7 @@
 
 mod acl;
 mod atoms;
+mod change;
 mod cycles;
 mod error;
 mod ids;
@@ -27,9 +28,10 @@ mod topology;
 mod tests;
 
 pub use acl::{AclRule, Addresses, Header, Headers};
+pub use change::{Change, Report, Route};
 pub use error::Error;
 pub use ids::{AclId, DeviceId, LinkId, PortId};
-pub use network::{Change, Loop, Network, Report, Route};
+pub use network::{Loop, Network};
 pub use prefix::{AddressRange, Prefix};
 pub use reach::{FilterId, PairChange, PairChanges, PairSets, Reachability, Reached};
 pub use topology::{Link, Topology, TopologyBuilder};

@@ -183,7 +183,7 @@ impl TopologyBuilder {
 /// let (out, into) = (builder.port(a, "eth0"), builder.port(b, "eth0"));
 /// let link = builder.link(out, into, &[])?;
 /// let topology = builder.build();
-/// assert_eq!(topology.link(link).to, into);
+/// assert_eq!(topology.link(link).unwrap().to, into);
 /// assert_eq!(topology.port_name(into), "eth0");
 /// # Ok::<(), lab_core::engine::forwarding::Error>(())
 /// ```
@@ -245,12 +245,14 @@ impl Topology {
         self.acls.get(acl.index()).map_or("", String::as_str)
     }
 
-    /// A link of this topology.
-    ///
-    /// # Panics
-    /// If the link is of another topology, with more links.
-    pub fn link(&self, link: LinkId) -> &Link {
-        &self.links[link.index()]
+    /// A link; none if it is of another topology, with more links.
+    pub fn link(&self, link: LinkId) -> Option<&Link> {
+        self.links.get(link.index())
+    }
+
+    /// How many links there are.
+    pub fn links(&self) -> usize {
+        self.links.len()
     }
 
     /// Whether a device sends a packet out of the port it came in by.
@@ -273,6 +275,11 @@ impl Topology {
     pub(super) fn departs(&self, port: u32) -> &[u32] {
         let (first, end) = self.departs[port as usize];
         &self.members[first as usize..end as usize]
+    }
+
+    /// The access lists a link passes.
+    pub(super) fn passes(&self, link: u32) -> &[AclId] {
+        &self.links[link as usize].acls
     }
 
     /// The device and port a link arrives at.

@@ -50,7 +50,7 @@ impl FilterId {
 /// assert!(reach.set(host_a, host_b).is_empty());
 ///
 /// network.insert(Route { device: a, prefix, port: out, priority: 8 })?;
-/// let changes = reach.follow(&network);
+/// let changes = reach.follow(&network)?;
 /// let change = changes.iter().next().unwrap();
 /// assert_eq!((change.from, change.to), (host_a, host_b));
 /// assert_eq!(change.gained[0].range.to_string(), "10.0.0.0-10.255.255.255");
@@ -63,6 +63,8 @@ pub struct Reachability {
     /// For each port, which edge it is; [`rows::NOWHERE`] if none.
     edge_of: Vec<u16>,
     version: u64,
+    /// Ports, devices and links of the topology.
+    shape: (usize, usize, usize),
     /// Where each range begins.
     firsts: Vec<u32>,
     rows: Rows,
@@ -98,7 +100,9 @@ impl Reachability {
             firsts.push(network.atoms().range(atom).first);
             rows.push(network, edges, &edge_of, atom);
         }
-        Ok(Reachability { edges: edges.to_vec(), edge_of, version: network.version(), firsts, rows })
+        let shape = (topology.ports(), topology.devices(), topology.links());
+        let version = network.version();
+        Ok(Reachability { edges: edges.to_vec(), edge_of, version, shape, firsts, rows })
     }
 
     /// The edge ports.
@@ -151,7 +155,16 @@ impl Reachability {
     /// Costs time in proportion to the pairs and ranges there are, a little
     /// each, and for each range that some device sends elsewhere, what
     /// [`Reachability::new`] costs for a range.
-    pub fn follow(&mut self, network: &Network) -> PairChanges {
+    ///
+    /// # Errors
+    /// [`Error::Topology`] if the network is plainly not the one it was made
+    /// of. One of the same shape is not noticed, and gives a wrong answer.
+    pub fn follow(&mut self, network: &Network) -> Result<PairChanges, Error> {
+        let topology = network.topology();
+        let shape = (topology.ports(), topology.devices(), topology.links());
+        if shape != self.shape {
+            return Err(Error::Topology);
+        }
         let edges = self.edges.len();
         let atoms = network.atoms();
         let mut changes = Grouped::new(edges * edges * KINDS);
@@ -197,7 +210,7 @@ impl Reachability {
             }
         }
         self.version = network.version();
-        PairChanges::new(self.edges.clone(), changes.group())
+        Ok(PairChanges::new(self.edges.clone(), changes.group()))
     }
 
     fn range(&self, segment: usize) -> AddressRange {

@@ -266,7 +266,7 @@ fn many(
             }
             for link in topology.out(port) {
                 let (device, came_by) = topology.arrive(*link);
-                let filter = filters.with(filter, &topology.link(super::super::LinkId(*link)).acls);
+                let filter = filters.with(filter, topology.passes(*link));
                 arrive(device, came_by, filter, &mut queue);
             }
         }

@@ -47,7 +47,7 @@ impl Plain {
     fn next(&self, topology: &Topology, left: PortId, header: &Header) -> Vec<(LinkId, PortId)> {
         let mut next = Vec::new();
         for link in topology.out(left.0) {
-            let it = topology.link(LinkId(*link));
+            let it = topology.link(LinkId(*link)).unwrap();
             if !it.acls.iter().all(|a| self.permits(*a, header)) {
                 continue;
             }

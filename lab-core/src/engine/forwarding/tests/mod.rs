@@ -127,6 +127,8 @@ fn nonsense_is_refused() {
     assert_eq!((error, network.rules()), (Err(Error::Device(DeviceId(9))), 1));
     let linked = port(&topology, 0, "next");
     assert_eq!(Reachability::new(&network, &[linked]).err(), Some(Error::Edge(linked)));
+    let mut reach = Reachability::new(&network, &[port(&topology, 0, "host")]).unwrap();
+    assert_eq!(reach.follow(&Network::new(ring(4))).err(), Some(Error::Topology));
 
     let mut builder = TopologyBuilder::default();
     let (a, b) = (builder.device("a"), builder.device("b"));

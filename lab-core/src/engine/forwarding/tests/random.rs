@@ -209,12 +209,12 @@ fn run(topology: Topology, dice: &[u8], lists: bool, batch: usize) {
             assert_eq!(report.unwrap().loops, network.loops().count());
             compare(&network, &plain, &headers);
             let before = reach.clone();
-            let changes = reach.follow(&network);
+            let changes = reach.follow(&network).unwrap();
             compare_changes(&before, &reach, &changes);
         }
     }
     network.apply(&made).unwrap();
-    reach.follow(&network);
+    reach.follow(&network).unwrap();
     compare_reach(&reach, &network, &plain, &headers);
     let fresh = Reachability::new(&network, &edges).unwrap();
     compare_reach(&fresh, &network, &plain, &headers);
