@@ -4,6 +4,8 @@
 //! `cargo bench --bench bars [NAME]`. Public data is read from the folder that
 //! `LAB_DATA` names; generators stand in without it.
 
+mod fib_data;
+mod forwarding;
 mod table;
 
 use table::Row;
@@ -11,7 +13,7 @@ use table::Row;
 /// A group of rows by the name that selects it.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 0] = [];
+const GROUPS: [Group; 1] = [("forwarding", forwarding::rows)];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
