@@ -4,10 +4,10 @@
 //! `cargo bench --bench bars [NAME]`. Public data is read from the folder that
 //! `LAB_DATA` names; generators stand in without it.
 
+mod fib_data;
+mod forwarding;
 mod kube;
 mod kube_proxy;
-// Not every group has quantiles.
-#[allow(dead_code)]
 mod table;
 
 use table::Row;
@@ -15,7 +15,7 @@ use table::Row;
 /// A group of rows by the name that selects it.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 1] = [("kube", kube::rows)];
+const GROUPS: [Group; 2] = [("kube", kube::rows), ("forwarding", forwarding::rows)];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();

@@ -6,6 +6,7 @@
 //! every way.
 
 pub mod explore;
+pub mod forwarding;
 pub mod journey;
 pub mod stepper;
 pub mod symbolic;
