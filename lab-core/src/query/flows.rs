@@ -159,7 +159,8 @@ impl<'a> Asker<'a> {
             all.extend(self.send_outside(rest)?);
         }
         if all.is_empty() {
-            let what = format!("no host of the lab has an address in {net}, and no interface leads out of it");
+            let what =
+                format!("no host of the lab has an address in {net}, and no interface leads out of it");
             return Err(Error::Unfit(what));
         }
         Ok(all)
@@ -235,7 +236,10 @@ impl<'a> Asker<'a> {
             (Ending::Delivered(at), Some(End::Host(name))) => is(at.host == *name),
             (Ending::Delivered(at), Some(End::Interface(place))) => is(at == place),
             (Ending::ForwardedOut(_), Some(End::Outside)) => all,
-            (Ending::Delivered(_) | Ending::ForwardedOut(_), Some(to @ (End::Address(_) | End::Prefix(_)))) => {
+            (
+                Ending::Delivered(_) | Ending::ForwardedOut(_),
+                Some(to @ (End::Address(_) | End::Prefix(_))),
+            ) => {
                 let meant = self.meant_for(to)?;
                 self.engine.store().guard(meant, all)?
             }
