@@ -317,8 +317,22 @@ impl Store {
         Ok(Ref(index - 1))
     }
 
+    /// Makes room for about so many nodes more, within the budget.
+    pub fn reserve(&mut self, nodes: usize) {
+        let wanted = self.nodes.len().saturating_add(nodes).min(self.budget);
+        self.nodes.reserve(wanted.saturating_sub(self.nodes.len()));
+        let slots = (wanted * 3 / 2 + 1).next_power_of_two();
+        if slots > self.table.len() {
+            self.grow_to(slots);
+        }
+    }
+
     fn grow(&mut self) {
-        self.table = vec![0; self.table.len() * 2];
+        self.grow_to(self.table.len() * 2);
+    }
+
+    fn grow_to(&mut self, slots: usize) {
+        self.table = vec![0; slots];
         self.fill_table();
         let wanted = self.table.len().clamp(Self::CACHE_START, Self::CACHE_MOST);
         if wanted > self.cache.len() {

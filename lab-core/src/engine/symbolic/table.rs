@@ -126,6 +126,7 @@ impl<'a> TableDiagrams<'a> {
     /// (from 0) or at the end.
     ///
     /// # Errors
+    /// [`Error::Loop`] if the chain would call itself; nothing is changed then.
     /// If the diagrams outgrow their budget; they must then be made anew.
     pub fn insert(&mut self, chain: usize, place: usize, rule: &Rule) -> Result<RuleId, Error> {
         let id = self.compiler().insert(chain, place, rule)?;
