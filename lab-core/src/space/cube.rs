@@ -135,6 +135,19 @@ impl Store {
         self.words_to(cube.words(), then, els)
     }
 
+    /// A diagram outside of a cube; nothing within.
+    ///
+    /// # Errors
+    /// As [`Store::or_else`].
+    pub fn outside_cube(&mut self, cube: &Cube, diagram: Ref) -> Result<Ref, Error> {
+        let top = self.node(diagram).map_or(u32::MAX, |n| n.position >> 5);
+        if cube.words().iter().all(|w| u32::from(w.place) < top) {
+            return self.words_to(cube.words(), Ref::NONE, diagram);
+        }
+        let outside = self.cube(cube, true)?;
+        self.guard(outside, diagram)
+    }
+
     /// A diagram within a cube; nothing outside.
     ///
     /// # Errors

@@ -152,10 +152,16 @@ impl Callers {
         }
     }
 
-    fn forget(&mut self, id: RuleId) {
-        self.any.retain(|other| *other != id);
-        for callers in self.by_name.values_mut() {
-            callers.retain(|other| *other != id);
+    fn forget(&mut self, names: &TableChains, rule: &Rule, id: RuleId) {
+        for target in targets(rule) {
+            match target {
+                Target::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) => {
+                    let callee = names.index(name).and_then(|i| self.by_name.get_mut(&(i as u32)));
+                    callee.into_iter().for_each(|callers| callers.retain(|other| *other != id));
+                }
+                Target::VerdictMap { .. } => self.any.retain(|other| *other != id),
+                _ => {}
+            }
         }
     }
 
@@ -349,7 +355,7 @@ impl<'a> Compiler<'a, '_> {
         self.chains.calls = calls;
         self.chains.next_id = next;
         let rules = next as usize - table.chains.len();
-        self.sets.store.reserve(rules.saturating_mul(4));
+        self.sets.store.reserve(rules.saturating_mul(8));
     }
 
     /// A base chain as a diagram: every leaf decides. Compiled once.
@@ -526,13 +532,20 @@ impl<'a> Compiler<'a, '_> {
                     store.sequence(a, b, &mut |store, leaf, next| after(leaves, store, leaf, next))
                 })?;
                 let id = compiled.ids.remove(place);
-                compiler.chains.added.remove(&id);
-                if let Some(callers) = &mut compiler.chains.callers {
-                    callers.forget(id);
-                }
+                compiler.forget(id);
             }
             Ok(())
         })
+    }
+
+    /// A rule is gone. One that was there at first may still be noted as a
+    /// caller; it is no longer found in its chain.
+    fn forget(&mut self, id: RuleId) {
+        let Some((_, rule)) = self.chains.added.remove(&id) else { return };
+        if let Some(mut callers) = self.chains.callers.take() {
+            callers.forget(self.chains, &rule, id);
+            self.chains.callers = Some(callers);
+        }
     }
 
     /// Whether a rule in a chain would call a chain that calls this one.
@@ -706,11 +719,13 @@ impl<'a> Compiler<'a, '_> {
             }
         }
         for (condition, excluded) in other.into_iter().rev() {
-            let condition = match excluded {
-                Some(cube) => self.sets.store.cube(&cube, true)?,
-                None => self.sets.condition(condition, at)?,
+            result = match excluded {
+                Some(cube) => self.sets.store.outside_cube(&cube, result)?,
+                None => {
+                    let condition = self.sets.condition(condition, at)?;
+                    self.sets.store.guard(condition, result)?
+                }
             };
-            result = self.sets.store.guard(condition, result)?;
         }
         result = self.sets.store.within_cube(&cube, result)?;
         for doubt in self.sets.oracles.get_mut(known..).unwrap_or_default() {
