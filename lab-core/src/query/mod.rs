@@ -6,6 +6,7 @@ pub mod flows;
 pub mod observed;
 pub mod predict;
 pub mod reach;
+pub mod service_matrix;
 pub mod show;
 pub mod trace;
 

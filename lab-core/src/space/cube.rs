@@ -36,6 +36,11 @@ impl Cube {
         self.words.get(..self.len).unwrap_or_default()
     }
 
+    /// Its words: place, mask and value.
+    pub(super) fn bits(&self) -> impl Iterator<Item = (usize, u32, u32)> + '_ {
+        self.words().iter().map(|w| (usize::from(w.place), w.mask, w.value))
+    }
+
     /// Whether nothing is asked.
     pub fn is_everything(&self) -> bool {
         self.len == 0
@@ -90,9 +95,7 @@ impl Cube {
     pub fn implies(&self, other: &Cube) -> bool {
         other.words().iter().all(|theirs| {
             let mine = self.words().iter().find(|w| w.place == theirs.place);
-            mine.is_some_and(|w| {
-                theirs.mask & !w.mask == 0 && (w.value ^ theirs.value) & theirs.mask == 0
-            })
+            mine.is_some_and(|w| theirs.mask & !w.mask == 0 && (w.value ^ theirs.value) & theirs.mask == 0)
         })
     }
 
