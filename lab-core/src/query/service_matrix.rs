@@ -3,10 +3,10 @@
 //! Addresses that the chain treats alike, as sources and as destinations, are
 //! one class; for each pair of classes the chain gives one answer.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use rustc_hash::FxHashMap as HashMap;
 use serde::Serialize;
 
 use crate::addr::{Family, PortRange};
@@ -232,7 +232,7 @@ fn matrix(store: &mut crate::space::Store, answers: Ref, family: Family) -> Resu
     let bits = if family == Family::Ipv4 { 32 } else { 128 };
     // Destinations come first in a diagram: equal rests, equal kinds.
     let mut columns: Vec<Ref> = Vec::new();
-    let mut numbers: HashMap<Ref, u32> = HashMap::new();
+    let mut numbers: HashMap<Ref, u32> = HashMap::default();
     let mut destinations: Kinds = Vec::new();
     for (first, rest) in store.spans(answers, Field::Dst, bits)? {
         let number = *numbers.entry(rest).or_insert_with(|| {
@@ -255,16 +255,15 @@ fn sources(columns: &[Vec<(u128, Ref)>]) -> (Kinds, Vec<Vec<Cell>>) {
     // For each column the answer that most spans have is not noted; a kind is
     // the list of what differs.
     let mut kinds = vec![0_u32; firsts.len()];
-    let mut next: HashMap<(u32, u32, Cell), u32> = HashMap::new();
+    let mut next: HashMap<(u32, u32, Cell), u32> = HashMap::default();
     let mut usual = Vec::with_capacity(columns.len());
     let mut unusual: Vec<(usize, usize, Cell)> = Vec::new();
     for (number, column) in columns.iter().enumerate() {
-        let place = |first: u128| firsts.partition_point(|other| *other < first);
-        let ends = column.iter().skip(1).map(|(first, _)| place(*first)).chain([firsts.len()]);
-        let spans: Vec<(usize, usize, Cell)> = column
-            .iter()
-            .zip(ends)
-            .map(|((first, answer), end)| (place(*first), end, cell(*answer)))
+        let places: Vec<usize> =
+            column.iter().map(|(first, _)| firsts.partition_point(|other| other < first)).collect();
+        let ends = places.iter().skip(1).copied().chain([firsts.len()]);
+        let spans: Vec<(usize, usize, Cell)> = (column.iter().zip(&places).zip(ends))
+            .map(|(((_, answer), start), end)| (*start, end, cell(*answer)))
             .collect();
         let mut counts = [0; 3];
         for (start, end, cell) in &spans {
@@ -283,7 +282,7 @@ fn sources(columns: &[Vec<(u128, Ref)>]) -> (Kinds, Vec<Vec<Cell>>) {
     }
     // Numbers without gaps, and the answers of each.
     let mut rows: Vec<Vec<Cell>> = Vec::new();
-    let mut renamed: HashMap<u32, u32> = HashMap::new();
+    let mut renamed: HashMap<u32, u32> = HashMap::default();
     for kind in &mut kinds {
         *kind = *renamed.entry(*kind).or_insert_with(|| {
             rows.push(usual.clone());
@@ -304,7 +303,7 @@ fn classes(sources: &Kinds, destinations: &Kinds, family: Family) -> Vec<Class> 
         Family::Ipv6 => IpAddr::V6(Ipv6Addr::from_bits(bits)),
     };
     let mut classes: Vec<Class> = Vec::new();
-    let mut numbers: HashMap<(u32, u32), usize> = HashMap::new();
+    let mut numbers: HashMap<(u32, u32), usize> = HashMap::default();
     let (mut s, mut d, mut first) = (0, 0, 0);
     while let (Some((_, source)), Some((_, destination))) = (sources.get(s), destinations.get(d)) {
         let ends = [sources.get(s + 1), destinations.get(d + 1)].map(|next| next.map(|(first, _)| *first));

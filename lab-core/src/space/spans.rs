@@ -33,14 +33,26 @@ impl Store {
         spans: &mut Vec<(u128, Ref)>,
     ) -> Result<(), Error> {
         let (field, bits) = asked;
+        let end = field.bit(0) + field.width();
         let mut at = at;
         loop {
-            let Some(test) = self.test(at).filter(|t| t.position < field.bit(0) + field.width()) else {
-                break;
-            };
+            let Some(test) = self.test(at).filter(|t| t.position < end) else { break };
             if test.position < field.bit(0) + bits {
-                if bit == bits {
-                    break;
+                let done = self.test(test.els.into()).is_none_or(|t| t.position >= end);
+                if test.position == field.bit(bit) && done {
+                    // One stretch of values, and all others are alike.
+                    let size = 1_u128 << (bits - bit - test.len);
+                    let low = base | u128::from(test.pattern) * size;
+                    if low > base {
+                        self.push_span(base, test.els, spans)?;
+                    }
+                    let then = self.pass(at, test.len);
+                    self.span(then, asked, bit + test.len, low, spans)?;
+                    let all = (u128::MAX >> (128 - bits)) >> bit;
+                    if low - base + (size - 1) < all {
+                        self.push_span(low + size, test.els, spans)?;
+                    }
+                    return Ok(());
                 }
                 let (zero, one) = if test.position > field.bit(bit) {
                     (at, at)
@@ -60,11 +72,15 @@ impl Store {
             at = if zero { self.pass(at, 1) } else { test.els.into() };
         }
         let left = self.settle(at)?;
+        self.push_span(base, left, spans)
+    }
+
+    fn push_span(&self, first: u128, left: Ref, spans: &mut Vec<(u128, Ref)>) -> Result<(), Error> {
         if spans.last().is_none_or(|(_, last)| *last != left) {
             if spans.len() >= MOST {
                 return Err(Error::Parts { most: MOST });
             }
-            spans.push((base, left));
+            spans.push((first, left));
         }
         Ok(())
     }

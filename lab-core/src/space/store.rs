@@ -105,21 +105,12 @@ impl Packed {
         (self.at, self.pattern, self.then, self.els) == (other.at, other.pattern, other.then, other.els)
     }
 
-    /// Its place in a table. Nodes made one after the other are alike, and
-    /// lie near each other there: what was just asked for is in the cache of
-    /// the processor when the next is.
-    fn hash(&self) -> usize {
-        let a = u64::from(self.at >> 6) << 32 | u64::from(self.pattern >> 6);
-        let b = u64::from(self.then >> 6) << 32 | u64::from(self.els >> 6);
-        let block = mix(a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let within =
-            self.at ^ self.pattern.wrapping_mul(5) ^ self.then.wrapping_mul(9) ^ self.els.wrapping_mul(3);
-        (block as usize & !NEAR) | (within as usize & NEAR)
+    fn hash(&self) -> u64 {
+        let a = u64::from(self.at) << 32 | u64::from(self.pattern);
+        let b = u64::from(self.then) << 32 | u64::from(self.els);
+        mix(a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 }
-
-/// The low bits of a slot, by which near things differ.
-const NEAR: usize = 63;
 
 /// Spreads every bit of a key over the result.
 fn mix(key: u64) -> u64 {
@@ -168,8 +159,9 @@ const DEPTH: u32 = 4000;
 #[derive(Clone)]
 pub struct Store {
     nodes: Vec<Packed>,
-    /// Open addressing: indices of nodes plus one.
-    table: Vec<u32>,
+    /// Open addressing: indices of nodes plus one, and the high half of their
+    /// hashes, so that few nodes but the right one are looked at.
+    table: Vec<[u32; 2]>,
     cache: Vec<Cached>,
     budget: usize,
     /// How many nodes were left by the last collection.
@@ -239,18 +231,18 @@ impl Operation for Without {
 }
 
 impl Store {
-    /// How many nodes a store may hold if nothing else is said: 1.5 GB with
+    /// How many nodes a store may hold if nothing else is said: 2 GB with
     /// its table.
     pub const BUDGET: usize = 64 << 20;
     const CACHE_START: usize = 1 << 14;
     const CACHE_MOST: usize = 1 << 21;
 
-    /// A store that holds at most `budget` nodes (16 bytes each, and 4 to 8 for
+    /// A store that holds at most `budget` nodes (16 bytes each, and 12 to 24 for
     /// the table).
     pub fn new(budget: usize) -> Self {
         Store {
             nodes: Vec::new(),
-            table: vec![0; 1 << 12],
+            table: vec![[0; 2]; 1 << 12],
             cache: vec![[0; 4]; Self::CACHE_START],
             budget,
             live: 0,
@@ -300,11 +292,14 @@ impl Store {
     fn intern(&mut self, node: Node) -> Result<Ref, Error> {
         let packed = Packed::of(node);
         let mask = self.table.len() - 1;
-        let mut slot = packed.hash() & mask;
+        let hash = packed.hash();
+        let (mut slot, tag) = (hash as usize & mask, (hash >> 32) as u32);
         loop {
             match self.table[slot] {
-                0 => break,
-                index if self.nodes[index as usize - 1].same(&packed) => return Ok(Ref(index - 1)),
+                [0, _] => break,
+                [index, known] if known == tag && self.nodes[index as usize - 1].same(&packed) => {
+                    return Ok(Ref(index - 1));
+                }
                 _ => slot = (slot + 1) & mask,
             }
         }
@@ -313,7 +308,7 @@ impl Store {
         }
         self.nodes.push(packed);
         let index = self.nodes.len() as u32;
-        self.table[slot] = index;
+        self.table[slot] = [index, tag];
         if self.nodes.len() * 3 > self.table.len() * 2 {
             self.grow();
         }
@@ -335,7 +330,7 @@ impl Store {
     }
 
     fn grow_to(&mut self, slots: usize) {
-        self.table = vec![0; slots];
+        self.table = vec![[0; 2]; slots];
         self.fill_table();
         let wanted = (self.table.len() / 4).clamp(Self::CACHE_START, Self::CACHE_MOST);
         if wanted > self.cache.len() {
@@ -351,11 +346,12 @@ impl Store {
     fn fill_table(&mut self) {
         let mask = self.table.len() - 1;
         for (index, packed) in self.nodes.iter().enumerate() {
-            let mut slot = packed.hash() & mask;
-            while self.table[slot] != 0 {
+            let hash = packed.hash();
+            let mut slot = hash as usize & mask;
+            while self.table[slot][0] != 0 {
                 slot = (slot + 1) & mask;
             }
-            self.table[slot] = index as u32 + 1;
+            self.table[slot] = [index as u32 + 1, (hash >> 32) as u32];
         }
     }
 
@@ -427,10 +423,8 @@ impl Store {
     }
 
     fn cache_slot(&self, a: u32, b: u32, what: u32) -> usize {
-        let key = u64::from(a >> 6) << 32 | u64::from(b >> 6);
-        let block = mix(key ^ u64::from(what).wrapping_mul(0xff51_afd7_ed55_8ccd));
-        let within = a ^ b.wrapping_mul(5);
-        ((block as usize & !NEAR) | (within as usize & NEAR)) & (self.cache.len() - 1)
+        let key = u64::from(a) << 32 | u64::from(b);
+        (mix(key ^ u64::from(what).wrapping_mul(0xff51_afd7_ed55_8ccd)) as usize) & (self.cache.len() - 1)
     }
 
     pub(super) fn apply<O: Operation>(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
@@ -691,48 +685,56 @@ impl Store {
     /// Whether it is time for [`Store::collect`]: dead nodes may outweigh the
     /// live ones.
     pub fn is_full_of_dead(&self) -> bool {
-        self.nodes.len() > (self.live * 3 / 2).max(1 << 16)
+        self.nodes.len() > (self.live / 3 * 4).max(1 << 16)
     }
 
     /// Drops what none of these diagrams uses. Every other reference is
     /// invalid afterwards; these are renamed in place.
+    ///
+    /// Nodes are laid out in the order of these diagrams, each next to where
+    /// its test leads when it holds, so that look-ups in the first ones meet
+    /// few lines of memory.
     pub fn collect<'r>(&mut self, roots: impl IntoIterator<Item = &'r mut Ref>) {
+        const DEAD: u32 = u32::MAX;
         let mut roots: Vec<&'r mut Ref> = roots.into_iter().collect();
-        let mut alive = vec![false; self.nodes.len()];
-        let mut stack: Vec<Ref> = roots.iter().map(|r| **r).collect();
-        while let Some(at) = stack.pop() {
-            if at.value().is_none() && !std::mem::replace(&mut alive[at.0 as usize], true) {
-                let packed = self.nodes[at.0 as usize];
-                stack.push(Ref(packed.then));
-                stack.push(Ref(packed.els));
-            }
-        }
-        // Children are made before parents, so one pass renames all.
-        let mut names = vec![0_u32; self.nodes.len()];
-        let mut kept = 0;
+        // A reference that is used has a name; leaves keep theirs.
         let rename = |names: &[u32], r: u32| if r & LEAF != 0 { r } else { names[r as usize] };
-        for index in 0..self.nodes.len() {
-            if alive[index] {
-                let mut packed = self.nodes[index];
-                packed.then = rename(&names, packed.then);
-                packed.els = rename(&names, packed.els);
-                self.nodes[kept] = packed;
-                names[index] = kept as u32;
-                kept += 1;
+        let mut names = vec![DEAD; self.nodes.len()];
+        let mut kept: Vec<Packed> = Vec::with_capacity(self.live.max(1024));
+        let mut stack: Vec<u32> = Vec::new();
+        for root in &roots {
+            stack.push(root.0);
+            while let Some(at) = stack.last().copied() {
+                if at & LEAF != 0 || names[at as usize] != DEAD {
+                    stack.pop();
+                    continue;
+                }
+                let packed = self.nodes[at as usize];
+                let missing = [packed.els, packed.then].map(|r| r & LEAF == 0 && names[r as usize] == DEAD);
+                match missing {
+                    [false, false] => {
+                        stack.pop();
+                        names[at as usize] = kept.len() as u32;
+                        let (then, els) = (rename(&names, packed.then), rename(&names, packed.els));
+                        kept.push(Packed { then, els, ..packed });
+                    }
+                    [true, _] => stack.push(packed.els),
+                    [false, true] => stack.push(packed.then),
+                }
             }
         }
-        self.nodes.truncate(kept);
-        self.live = kept;
+        let lives = |r: u32| r & LEAF != 0 || names[r as usize] != DEAD;
+        self.nodes = kept;
+        self.live = self.nodes.len();
         for root in &mut roots {
             root.0 = rename(&names, root.0);
         }
-        self.table.fill(0);
+        self.table.fill([0; 2]);
         self.fill_table();
         // What is known of live diagrams stays known, so that the next edit
         // is as quick as the last.
         let fresh = vec![[0; 4]; self.cache.len()];
         let old = std::mem::replace(&mut self.cache, fresh);
-        let lives = |r: u32| r & LEAF != 0 || alive[r as usize];
         for [a, b, what, result] in old {
             if what != 0 && lives(a) && lives(b) && lives(result) {
                 let (a, b) = (rename(&names, a), rename(&names, b));

@@ -165,6 +165,6 @@ impl<'a> TableDiagrams<'a> {
         self.sets.forget_routes(&self.host.name);
         self.sets.forget_arrivals(&self.host.name);
         let bases = self.bases.iter_mut().map(|base| &mut base.whole);
-        self.sets.store.collect(self.chains.roots().chain(bases));
+        self.sets.store.collect(bases.chain(self.chains.roots()));
     }
 }
