@@ -42,7 +42,7 @@ impl Store {
                 if test.position == field.bit(bit) && done {
                     // One stretch of values, and all others are alike.
                     let size = 1_u128 << (bits - bit - test.len);
-                    let low = base | u128::from(test.pattern) * size;
+                    let low = base | (u128::from(test.pattern) * size);
                     if low > base {
                         self.push_span(base, test.els, spans)?;
                     }
@@ -65,7 +65,7 @@ impl Store {
                     }
                 };
                 self.span(zero, asked, bit + 1, base, spans)?;
-                return self.span(one, asked, bit + 1, base | 1 << (bits - 1 - bit), spans);
+                return self.span(one, asked, bit + 1, base | (1 << (bits - 1 - bit)), spans);
             }
             // Past what is asked: zeros.
             let zero = test.pattern >> (test.len - 1) & 1 == 0;

@@ -234,6 +234,10 @@ impl Store {
     /// How many nodes a store may hold if nothing else is said: 2 GB with
     /// its table.
     pub const BUDGET: usize = 64 << 20;
+    /// How many nodes count as made just now, and how many slots of the cache
+    /// are kept for them.
+    const RECENT: usize = 1 << 10;
+    const RECENT_SLOTS: usize = 1 << 11;
     const CACHE_START: usize = 1 << 14;
     const CACHE_MOST: usize = 1 << 21;
 
@@ -424,7 +428,12 @@ impl Store {
 
     fn cache_slot(&self, a: u32, b: u32, what: u32) -> usize {
         let key = u64::from(a) << 32 | u64::from(b);
-        (mix(key ^ u64::from(what).wrapping_mul(0xff51_afd7_ed55_8ccd)) as usize) & (self.cache.len() - 1)
+        let slot = mix(key ^ u64::from(what).wrapping_mul(0xff51_afd7_ed55_8ccd)) as usize;
+        // What was made just now is asked about just now, and seldom later: it
+        // shares a part that stays in the processor's cache.
+        let old = self.nodes.len().saturating_sub(Self::RECENT) as u32;
+        let mask = if a >= old && b >= old { Self::RECENT_SLOTS } else { self.cache.len() };
+        slot & (mask - 1)
     }
 
     pub(super) fn apply<O: Operation>(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
