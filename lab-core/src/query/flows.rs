@@ -26,7 +26,8 @@ pub struct Headers {
     /// The IP version.
     pub family: Option<Family>,
     /// Whether any packet is meant, and not only those that open connections:
-    /// TCP with SYN alone, echo requests, SCTP INIT.
+    /// to one receiver, TCP with SYN alone, echo requests, SCTP INIT, type of
+    /// service 0.
     pub any: bool,
 }
 
@@ -88,6 +89,13 @@ impl<'a> Asker<'a> {
             }
             parts.push(store.value(Field::IcmpCode, 0)?);
             parts.push(store.value(Field::Tos, 0)?);
+            for group in ["224.0.0.0/4", "255.255.255.255/32", "ff00::/8"] {
+                let net = group.parse::<IpNet>().map_err(|e| Error::Unfit(e.to_string()))?;
+                let family = store.family(Family::of(net.addr()))?;
+                let group = store.in_prefix(Field::Dst, net)?;
+                let group = store.guard(family, group)?;
+                parts.push(store.not(group)?);
+            }
         }
         Ok(store.all_of(&parts)?)
     }
@@ -159,7 +167,8 @@ impl<'a> Asker<'a> {
             all.extend(self.send_outside(rest)?);
         }
         if all.is_empty() {
-            let what = format!("no host of the lab has an address in {net}, and no interface leads out of it");
+            let what =
+                format!("no host of the lab has an address in {net}, and no interface leads out of it");
             return Err(Error::Unfit(what));
         }
         Ok(all)
@@ -235,7 +244,10 @@ impl<'a> Asker<'a> {
             (Ending::Delivered(at), Some(End::Host(name))) => is(at.host == *name),
             (Ending::Delivered(at), Some(End::Interface(place))) => is(at == place),
             (Ending::ForwardedOut(_), Some(End::Outside)) => all,
-            (Ending::Delivered(_) | Ending::ForwardedOut(_), Some(to @ (End::Address(_) | End::Prefix(_)))) => {
+            (
+                Ending::Delivered(_) | Ending::ForwardedOut(_),
+                Some(to @ (End::Address(_) | End::Prefix(_))),
+            ) => {
                 let meant = self.meant_for(to)?;
                 self.engine.store().guard(meant, all)?
             }

@@ -1,8 +1,9 @@
 //! Questions about a lab, and their answers as data.
 
 pub mod ends;
-pub mod flows;
 mod error;
+pub mod flows;
+pub mod matrix;
 pub mod observed;
 pub mod predict;
 pub mod reach;

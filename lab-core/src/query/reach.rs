@@ -204,7 +204,9 @@ fn gather(asker: &mut Asker, question: &Question, from: &End, flows: &[Flowed]) 
 
 fn note_unclaimed(asker: &mut Asker, into: &mut Gathered, set: Ref, why: &[String]) -> Result<(), Error> {
     into.unclaimed.0 = asker.engine.store().or_else(into.unclaimed.0, set)?;
-    into.unclaimed.1.extend(why.iter().filter(|w| !into.unclaimed.1.contains(w)).cloned().collect::<Vec<_>>());
+    into.unclaimed
+        .1
+        .extend(why.iter().filter(|w| !into.unclaimed.1.contains(w)).cloned().collect::<Vec<_>>());
     Ok(())
 }
 
