@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::addr::{Family, PortRange};
 use crate::query::flows::Headers;
 use crate::query::trace::Question;
-use crate::query::{ends, matrix, observed, predict, reach, show, trace};
+use crate::query::{ends, matrix, observed, policy, predict, reach, show, trace, what_if};
 use crate::{render, snapshot, Lab};
 
 /// Certainly yes, all agree, nothing to report.
@@ -57,20 +57,33 @@ enum Command {
         /// IPv6 addresses of the hosts alone.
         #[arg(short = '6', long)]
         ipv6: bool,
+        /// As if this were done first: "HOST: ip link set eth0 down",
+        /// "HOST: iptables -I FORWARD 1 -j ACCEPT", …. May be repeated.
+        #[arg(long, value_name = "CHANGE")]
+        what_if: Vec<String>,
     },
     /// Answer the snapshot's probes.json, in the form of truth.json.
     Predict {
         /// The snapshot folder.
         snapshot: PathBuf,
     },
-    /// Compare predictions with what was observed.
+    /// Does a network do what it must? SNAPSHOT POLICY.toml; or with --observed
+    /// compare predictions with what was seen.
     Check {
-        /// Compare with the snapshot's observed.json.
-        #[arg(long, required = true)]
+        /// Compare with the snapshots' observed.json instead.
+        #[arg(long)]
         observed: bool,
-        /// The snapshot folders.
+        /// The snapshot folder and the policy file; with --observed, snapshot
+        /// folders.
         #[arg(required = true)]
-        snapshots: Vec<PathBuf>,
+        paths: Vec<PathBuf>,
+        /// As if this were done first: "HOST: ip link set eth0 down",
+        /// "HOST: iptables -I FORWARD 1 -j ACCEPT", …. May be repeated.
+        #[arg(long, value_name = "CHANGE")]
+        what_if: Vec<String>,
+        /// Name the rules that no line of the policy meets.
+        #[arg(long)]
+        coverage: bool,
     },
 }
 
@@ -143,6 +156,10 @@ struct ReachArgs {
     /// Any packets, not only those that open connections.
     #[arg(long)]
     any: bool,
+    /// As if this were done first: "HOST: ip link set eth0 down",
+    /// "HOST: iptables -I FORWARD 1 -j ACCEPT", …. May be repeated.
+    #[arg(long, value_name = "CHANGE")]
+    what_if: Vec<String>,
 }
 
 impl ReachArgs {
@@ -204,12 +221,15 @@ where
         Command::Show { snapshot, host } => run_show(snapshot, host.as_deref(), cli.json, out),
         Command::Trace(args) => run_trace(args, cli.json, out),
         Command::Reach(args) => run_reach(args, cli.json, out),
-        Command::Matrix { snapshot, service, format, ipv6 } => {
+        Command::Matrix { snapshot, service, format, ipv6, what_if } => {
             let format = if cli.json { Format::Json } else { *format };
-            run_matrix(snapshot, service, format, *ipv6, out)
+            open(snapshot, what_if).and_then(|lab| run_matrix(&lab, service, format, *ipv6, out))
         }
         Command::Predict { snapshot } => run_predict(snapshot, out),
-        Command::Check { snapshots, .. } => run_observed(snapshots, cli.json, out),
+        Command::Check { observed: true, paths, .. } => run_observed(paths, cli.json, out),
+        Command::Check { paths, what_if, coverage, .. } => {
+            run_check(paths, what_if, *coverage, cli.json, out)
+        }
     };
     match done {
         Ok(code) => code,
@@ -261,7 +281,7 @@ fn run_trace(args: &TraceArgs, json: bool, out: &mut dyn Write) -> Result<u8, Fa
 }
 
 fn run_reach(args: &ReachArgs, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
-    let lab = Lab::open(&args.snapshot)?;
+    let lab = open(&args.snapshot, &args.what_if)?;
     let end = |text: &Option<String>| text.as_deref().map(|t| ends::parse(&lab, t)).transpose();
     let (from, to) = (end(&args.from)?, end(&args.to)?);
     let question = reach::Question { from, to, headers: args.headers()?, and_back: args.and_back };
@@ -274,19 +294,45 @@ fn run_reach(args: &ReachArgs, json: bool, out: &mut dyn Write) -> Result<u8, Fa
     Ok(if answer.holds() { YES } else { NO })
 }
 
+fn run_check(
+    paths: &[PathBuf],
+    changes: &[String],
+    coverage: bool,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<u8, Failure> {
+    let [snapshot, file] = paths else { return Err("write lab check SNAPSHOT POLICY.toml".into()) };
+    let lab = open(snapshot, changes)?;
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let policy = policy::Policy::parse(&text).map_err(|e| format!("{}: {e}", file.display()))?;
+    let checked = policy::check(&lab, &policy)?;
+    if json {
+        print_json(&checked, out)?;
+    } else {
+        write!(out, "{}", render::policy(&checked, coverage))?;
+    }
+    Ok(if checked.holds() { YES } else { NO })
+}
+
+/// The lab of a snapshot, as it would be after some changes.
+fn open(path: &Path, changes: &[String]) -> Result<Lab, Failure> {
+    let lab = Lab::open(path)?;
+    let changes = changes.iter().map(|c| c.parse()).collect::<Result<Vec<what_if::HostChange>, _>>()?;
+    Ok(what_if::what_if(&lab, &changes)?)
+}
+
 fn run_matrix(
-    path: &Path,
+    lab: &Lab,
     services: &[String],
     format: Format,
     ipv6: bool,
     out: &mut dyn Write,
 ) -> Result<u8, Failure> {
-    let lab = Lab::open(path)?;
     let mut wanted = services.iter().map(|s| s.parse()).collect::<Result<Vec<matrix::Service>, _>>()?;
     if wanted.is_empty() {
         wanted.push(matrix::Service::PING);
     }
-    let answer = matrix::matrix(&lab, &wanted, ipv6.then_some(Family::Ipv6))?;
+    let answer = matrix::matrix(lab, &wanted, ipv6.then_some(Family::Ipv6))?;
     match format {
         Format::Text => write!(out, "{}", render::matrix(&answer))?,
         Format::Md => write!(out, "{}", render::matrix_markdown(&answer))?,

@@ -5,10 +5,14 @@ mod error;
 pub mod flows;
 pub mod matrix;
 pub mod observed;
+pub mod paths;
+pub mod policy;
 pub mod predict;
 pub mod reach;
+pub mod rules;
 pub mod show;
 pub mod trace;
+pub mod what_if;
 
 pub use error::Error;
 

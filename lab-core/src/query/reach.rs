@@ -167,7 +167,15 @@ fn gather(asker: &mut Asker, question: &Question, from: &End, flows: &[Flowed]) 
     for flowed in flows {
         let arrived = asker.arrived(flowed, question.to.as_ref())?;
         if !flowed.flow.unknown.is_empty() {
-            note_unclaimed(asker, &mut gathered, flowed.flow.set, &flowed.flow.unknown)?;
+            // What was sent elsewhere cannot arrive as sent here; at a host it
+            // can, by NAT.
+            let set = match &question.to {
+                Some(End::Address(_) | End::Prefix(_)) => {
+                    asker.engine.store().guard(meant, flowed.flow.set)?
+                }
+                _ => flowed.flow.set,
+            };
+            note_unclaimed(asker, &mut gathered, set, &flowed.flow.unknown)?;
             continue;
         }
         let store = asker.engine.store();

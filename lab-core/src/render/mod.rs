@@ -2,6 +2,7 @@
 
 mod check;
 mod matrix;
+mod policy;
 pub mod predictions;
 mod reach;
 mod show;
@@ -9,6 +10,7 @@ mod trace;
 
 pub use check::comparisons;
 pub use matrix::{matrix, matrix_markdown};
+pub use policy::policy;
 pub use reach::reach;
 pub use show::summary;
 pub use trace::trace;

@@ -109,10 +109,10 @@ impl Store {
                 };
                 parts[index] = good;
                 // Tell nothing of values that are outside anyway.
-                let shown = match (field, self.shown(kin, good, field, width)?) {
-                    (Field::Src | Field::Dst, shown) if found.len() <= 1 << 10 => shown,
-                    (_, Some(all)) if all.is_empty() => Some(all),
-                    _ => None,
+                let among = self.guard(others, kin)?;
+                let shown = match (field, self.shown(among, good, field, width)?) {
+                    (Field::Src | Field::Dst, _) if found.len() > 1 << 10 => None,
+                    (_, shown) => shown,
                 };
                 values.push((field, shown.unwrap_or(found)));
             }
@@ -181,7 +181,9 @@ impl Store {
         let (start, end) = (field.bit(0), field.bit(0) + width);
         let among = self.forget(within, &|p| p < start || p >= end, true)?;
         if self.without(among, set)?.is_none() {
-            return Ok(Some(Vec::new()));
+            // A lone protocol is worth its name.
+            let all = if field == Field::Protocol { self.intervals(among, field, width) } else { None };
+            return Ok(Some(all.filter(|a| matches!(a.as_slice(), [(x, y)] if x == y)).unwrap_or_default()));
         }
         let both = self.guard(set, among)?;
         Ok(self.intervals(both, field, width))

@@ -232,6 +232,16 @@ impl<'a> Compiler<'a, '_> {
         sets.store.map_leaves(whole, &mut |leaf| decided(leaves, leaf, &policy))
     }
 
+    /// The diagrams of a chain's rules, in order: each as if it were alone.
+    ///
+    /// # Errors
+    /// If the store's budget is used up.
+    pub fn parts(&mut self, index: usize) -> Result<Vec<Ref>, Error> {
+        self.undecided(index)?;
+        let raw = self.table.chains.get(index).is_some_and(is_raw);
+        Ok(self.chains.chains.get(&(index, raw)).map(|c| c.segments.items()).unwrap_or_default())
+    }
+
     /// A base chain as a diagram whose undecided leaves mean its policy; an
     /// edit of a chain below changes little of it.
     ///
@@ -671,6 +681,11 @@ impl<'a> Compiler<'a, '_> {
             }
         }
     }
+}
+
+/// Whether a chain runs before connection tracking.
+fn is_raw(chain: &Chain) -> bool {
+    chain.base.is_some_and(|b| b.priority < CONNTRACK)
 }
 
 /// What a chain is to its callers: a return falls out of it.

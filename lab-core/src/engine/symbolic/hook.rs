@@ -104,6 +104,7 @@ impl<'a> Symbolic<'a> {
         let base = self.base(host, table, chain)?;
         let names = &mut self.sets.names;
         let mapping = flow.mapping_at(host, &mut |n| names.number(n), ends);
+        self.watch(host, (table, chain), flow, &mapping, base.whole)?;
         let parts = self.split(flow, base.verdicts, &mapping, &|s, told| s.doubts(host, table, told))?;
         let Some(model) = host.ruleset.tables.get(table).and_then(|t| t.chains.get(chain)) else {
             return Ok(Vec::new());

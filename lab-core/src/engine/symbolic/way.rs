@@ -479,7 +479,7 @@ impl<'a> Symbolic<'a> {
             .into_iter()
             .flat_map(|l| l.endpoints.iter())
             .filter(|e| e.host != host.name || e.interface != device.name)
-            .filter_map(|e| lab.hosts.get(&e.host).and_then(|h| h.interface(&e.interface).map(|i| (h, i))))
+            .filter_map(|e| lab.host(&e.host).and_then(|h| h.interface(&e.interface).map(|i| (h, i))))
             .collect();
         let mut found: Vec<(&'a Host, &'a Interface)> = Vec::new();
         let mut why = String::new();
@@ -501,7 +501,7 @@ impl<'a> Symbolic<'a> {
         }
         if found.is_empty() {
             let there: Vec<&Host> =
-                lab.peers(&host.name, &device.name).filter_map(|e| lab.hosts.get(&e.host)).collect();
+                lab.peers(&host.name, &device.name).filter_map(|e| lab.host(&e.host)).collect();
             if let Some(host) = there.iter().find(|h| h.unknown.contains(&Part::Links)) {
                 let what = "the links are not in the snapshot".to_owned();
                 return self.dropped(flow, &host.name, Stage::Unmodelled(what));
