@@ -365,6 +365,11 @@ fn tell(
 }
 
 fn told(asker: &mut Asker, space: &Space, headers: Ref, set: Ref) -> Result<Told, Error> {
+    // As an example a packet from a port that clients use, if there is one.
+    let store = asker.engine.store();
+    let usual = store.value(Field::Sport, 40_000)?;
+    let usual = store.guard(set, usual)?;
+    let usual = space.adopt(store, usual)?.example();
     let within = space.adopt(asker.engine.store(), headers)?;
     let set = space.adopt(asker.engine.store(), set)?;
     let (lines, whole) = set.cover_within(&within, LINES)?;
@@ -372,7 +377,7 @@ fn told(asker: &mut Asker, space: &Space, headers: Ref, set: Ref) -> Result<Told
         lines: lines.iter().map(ToString::to_string).collect(),
         whole,
         count: set.count().to_string(),
-        example: set.example(),
+        example: usual.or_else(|| set.example()),
         set,
     })
 }

@@ -711,7 +711,7 @@ fn decided(leaves: &mut ChainLeaves, leaf: u32, policy: &Leaf) -> Ref {
     }
 }
 
-fn targets<'r>(rule: &'r Rule) -> impl Iterator<Item = &'r Target> {
+fn targets(rule: &Rule) -> impl Iterator<Item = &Target> {
     rule.statements.iter().filter_map(|s| match s {
         Statement::Target(target) => Some(target),
         Statement::Match(_) => None,

@@ -129,15 +129,22 @@ impl<'a> Symbolic<'a> {
         done: &mut Vec<(Routed<'a>, Flow)>,
     ) -> Result<(), Error> {
         let (index, hops) = match route {
-            Route::Unknown(why) => return Ok(done.push((Routed::Unknown(why), flow))),
-            Route::NoRoute => return Ok(done.push((Routed::Errno("ENETUNREACH"), flow))),
+            Route::Unknown(why) => {
+                done.push((Routed::Unknown(why), flow));
+                return Ok(());
+            }
+            Route::NoRoute => {
+                done.push((Routed::Errno("ENETUNREACH"), flow));
+                return Ok(());
+            }
             Route::Refused(kind) => {
                 let errno = match kind {
                     RouteKind::Prohibit => "EACCES",
                     RouteKind::Blackhole => "EINVAL",
                     _ => "EHOSTUNREACH",
                 };
-                return Ok(done.push((Routed::Errno(errno), flow)));
+                done.push((Routed::Errno(errno), flow));
+                return Ok(());
             }
             Route::Found(index, hops) => (index, hops),
         };
@@ -146,7 +153,8 @@ impl<'a> Symbolic<'a> {
             RouteKind::Local | RouteKind::Anycast => {
                 let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
                 let Some(device) = loopback else {
-                    return Ok(done.push((Routed::Errno("ENETUNREACH"), flow)));
+                    done.push((Routed::Errno("ENETUNREACH"), flow));
+                    return Ok(());
                 };
                 let way = Way { device, gateway: None, broadcast: false, mtu: None };
                 match (asked.src, route.prefsrc) {
