@@ -6,6 +6,7 @@
 
 mod fib_data;
 mod forwarding;
+mod hypervisors;
 mod kube;
 mod kube_proxy;
 mod table;
@@ -15,7 +16,8 @@ use table::Row;
 /// A group of rows by the name that selects it.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 2] = [("kube", kube::rows), ("forwarding", forwarding::rows)];
+const GROUPS: [Group; 3] =
+    [("kube", kube::rows), ("forwarding", forwarding::rows), ("hypervisors", hypervisors::rows)];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod hypervisors;
+
+pub use hypervisors::hypervisors;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Who reaches whom, for some services: hosts by hosts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use super::Error;
 use crate::addr::{Family, PortRange};
 use crate::engine::symbolic::{Ending, Flowed};
 use crate::formats::probes::protocol_number;
-use crate::model::{Decision, Lab, PortValue};
+use crate::model::{Decision, Host, Lab, PortValue};
 use crate::space::{Field, Ref};
 
 /// A service: `tcp/22`, `udp/53`, `icmp`.
@@ -147,39 +147,64 @@ pub fn matrix(lab: &Lab, services: &[Service], family: Option<Family>) -> Result
     let mut asker = Asker::new(lab);
     let hosts: Vec<String> = lab.hosts.keys().cloned().collect();
     let mut cells = Vec::new();
-    for from in lab.hosts.values() {
-        let targets: Vec<(&String, Option<IpAddr>)> = lab
-            .hosts
-            .values()
-            .filter(|to| to.name != from.name)
-            .map(|to| (&to.name, ends::address_from(from, to, family)))
-            .collect();
-        let addresses: Vec<IpAddr> = targets.iter().filter_map(|(_, a)| *a).collect();
-        let wanted = asker.to_addresses(&addresses)?;
-        let mut by_service = Vec::new();
-        for service in services {
-            let dport = service.port.map(|p| PortRange { low: p, high: p });
-            let sport = match (ephemeral(from), service.port) {
-                (PortValue::Fresh(range), Some(_)) => Some(range),
-                _ => None,
-            };
-            let headers =
-                Headers { protocol: Some(service.protocol), sport, dport, family: None, any: false };
-            let set = asker.headers(&headers)?;
-            by_service.push(asker.engine.store().guard(wanted, set)?);
-        }
-        let all = asker.engine.store().first_of(&by_service)?;
-        let end = End::Host(from.name.clone());
-        let flows = asker.send(&end, all)?;
-        let said = listen(&mut asker, &end, &flows)?;
-        for (service, set) in services.iter().zip(by_service) {
-            for (to, address) in &targets {
-                cells.push(cell(&mut asker, &said, set, *service, &from.name, to, *address)?);
-            }
-        }
+    for from in lab.all_hosts() {
+        let receivers = lab.hosts.keys().filter(|to| **to != from.name).collect();
+        cells.extend(row(&mut asker, services, family, from, &receivers)?);
     }
     cells.sort_by_key(|c| services.iter().position(|s| *s == c.service));
     Ok(Matrix { schema: "lab.matrix/1", hosts, services: services.to_vec(), cells })
+}
+
+/// The cells of one sender and some receivers.
+///
+/// # Errors
+/// A sender that does not exist; packet sets that outgrow their budget.
+pub fn matrix_between(
+    lab: &Lab,
+    services: &[Service],
+    family: Option<Family>,
+    from: &str,
+    to: &BTreeSet<&String>,
+) -> Result<Vec<Cell>, Error> {
+    row(&mut Asker::new(lab), services, family, ends::host(lab, from)?, to)
+}
+
+fn row<'a>(
+    asker: &mut Asker<'a>,
+    services: &[Service],
+    family: Option<Family>,
+    from: &'a Host,
+    to: &BTreeSet<&String>,
+) -> Result<Vec<Cell>, Error> {
+    let mut cells = Vec::new();
+    let targets: Vec<(&String, Option<IpAddr>)> = to
+        .iter()
+        .filter_map(|name| asker.lab.host(name).map(|host| (*name, host)))
+        .map(|(name, host)| (name, ends::address_from(from, host, family)))
+        .collect();
+    let addresses: Vec<IpAddr> = targets.iter().filter_map(|(_, a)| *a).collect();
+    let wanted = asker.to_addresses(&addresses)?;
+    let mut by_service = Vec::new();
+    for service in services {
+        let dport = service.port.map(|p| PortRange { low: p, high: p });
+        let sport = match (ephemeral(from), service.port) {
+            (PortValue::Fresh(range), Some(_)) => Some(range),
+            _ => None,
+        };
+        let headers = Headers { protocol: Some(service.protocol), sport, dport, family: None, any: false };
+        let set = asker.headers(&headers)?;
+        by_service.push(asker.engine.store().guard(wanted, set)?);
+    }
+    let all = asker.engine.store().first_of(&by_service)?;
+    let end = End::Host(from.name.clone());
+    let flows = asker.send(&end, all)?;
+    let said = listen(asker, &end, &flows)?;
+    for (service, set) in services.iter().zip(by_service) {
+        for (to, address) in &targets {
+            cells.push(cell(asker, &said, set, *service, &from.name, to, *address)?);
+        }
+    }
+    Ok(cells)
 }
 
 fn listen(asker: &mut Asker, from: &End, flows: &[Flowed]) -> Result<Said, Error> {

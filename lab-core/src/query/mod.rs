@@ -1,5 +1,6 @@
 //! Questions about a lab, and their answers as data.
 
+pub mod classes;
 pub mod ends;
 mod error;
 pub mod flows;

@@ -55,6 +55,9 @@ pub struct Flowed {
     pub looped: bool,
 }
 
+/// So many addresses are asked about one by one.
+const FEW: usize = 64;
+
 /// The most parts that the flows of a question come to.
 const LIMIT: usize = 200_000;
 
@@ -283,7 +286,7 @@ impl<'a> Symbolic<'a> {
         &mut self,
         flow: &Flow,
         source: Source,
-        prefixes: impl IntoIterator<Item = IpNet>,
+        prefixes: impl FnOnce() -> Vec<IpNet>,
         mut tell: impl FnMut(IpAddr) -> T,
     ) -> Result<Vec<(T, Flow)>, Error> {
         let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
@@ -297,7 +300,29 @@ impl<'a> Symbolic<'a> {
         let (start, end) = (field.bit(0), field.bit(0) + field.width());
         let store = &mut self.sets.store;
         let values = store.forget(flow.set, &|p| p < start || p >= end, true)?;
-        let mut prefixes: Vec<IpNet> = prefixes
+        let mut short = Mapping::default();
+        if !v6 {
+            // An IPv4 address has no low bits.
+            short.set(field, Source { field, mask: u128::MAX >> 32, value: 0 });
+        }
+        let told = store.pull_back(Ref::ALL, values, &short)?;
+        // A few addresses are asked about one by one.
+        let few = store.intervals(told, field, if v6 { 128 } else { 32 }).and_then(|ranges| {
+            let unit = if v6 { 1 } else { 1 << 96 };
+            let mut all: Vec<IpNet> = Vec::new();
+            for (low, high) in ranges {
+                for step in 0..=(high - low) / unit {
+                    if all.len() == FEW {
+                        return None;
+                    }
+                    let bits = (low + step * unit) & !source.mask | source.value & source.mask;
+                    all.push(IpNet::from(address(bits, v6)));
+                }
+            }
+            Some(all)
+        });
+        let mut prefixes: Vec<IpNet> = few
+            .unwrap_or_else(prefixes)
             .into_iter()
             .filter(|net| Family::of(net.addr()) == family)
             .map(|net| net.trunc())

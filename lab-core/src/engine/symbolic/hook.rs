@@ -426,14 +426,19 @@ impl<'a> Symbolic<'a> {
                         Some(_) if !v6 => Source::constant(Field::Dst, 0),
                         _ => flow.now.ends.dst,
                     };
-                    let told = self.by_address(&flow, by, nets, |dst| match dst {
-                        IpAddr::V4(_) => {
-                            let near = near.or(Some(dst));
-                            source::for_interface_v4(host, &device, near, crate::model::Scope::Global)
-                                .map(IpAddr::V4)
-                        }
-                        IpAddr::V6(dst) => source::for_interface_v6(host, &device, dst).map(IpAddr::V6),
-                    })?;
+                    let told = self.by_address(
+                        &flow,
+                        by,
+                        || nets,
+                        |dst| match dst {
+                            IpAddr::V4(_) => {
+                                let near = near.or(Some(dst));
+                                source::for_interface_v4(host, &device, near, crate::model::Scope::Global)
+                                    .map(IpAddr::V4)
+                            }
+                            IpAddr::V6(dst) => source::for_interface_v6(host, &device, dst).map(IpAddr::V6),
+                        },
+                    )?;
                     for (own, part) in told {
                         match own {
                             Some(own) => parts.push((Some(constant_address(field, own)), part)),
