@@ -20,6 +20,9 @@ const GROUPS: [Group; 3] =
     [("kube", kube::rows), ("forwarding", forwarding::rows), ("hypervisors", hypervisors::rows)];
 
 fn main() {
+    if let Some(services) = std::env::args().find_map(|a| a.strip_prefix(kube::ALONE).map(str::to_owned)) {
+        return kube::alone(&services);
+    }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for (name, rows) in GROUPS {
         if wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())) {

@@ -32,16 +32,30 @@ impl Store {
         let words = field.words();
         for word in (0..words).rev() {
             let shift = 32 * (words - 1 - word) as u32;
-            let (mut mask, value) = ((bits.mask >> shift) as u32, (bits.value >> shift) as u32);
-            let end = (field.word() + word) as u32 * 32 + 32;
-            // Runs of neighbouring bits, from the lowest up.
-            while mask != 0 {
-                let low = mask.trailing_zeros();
-                let len = (mask >> low).trailing_ones();
-                let pattern = value >> low & ones(len);
-                result = self.run(end - low - len, len, pattern, result, els)?;
-                mask &= if low + len == 32 { 0 } else { !0 << (low + len) };
-            }
+            let (mask, value) = ((bits.mask >> shift) as u32, (bits.value >> shift) as u32);
+            result = self.word_to(field.word() + word, (mask, value), result, els)?;
+        }
+        Ok(result)
+    }
+
+    /// `then` where the bits of a word under a mask have a value, else `els`;
+    /// both must test later words only.
+    pub(super) fn word_to(
+        &mut self,
+        word: usize,
+        (mask, value): (u32, u32),
+        then: Ref,
+        els: Ref,
+    ) -> Result<Ref, Error> {
+        let (mut mask, mut result) = (mask, then);
+        let end = word as u32 * 32 + 32;
+        // Runs of neighbouring bits, from the lowest up.
+        while mask != 0 {
+            let low = mask.trailing_zeros();
+            let len = (mask >> low).trailing_ones();
+            let pattern = value >> low & ones(len);
+            result = self.run(end - low - len, len, pattern, result, els)?;
+            mask &= if low + len == 32 { 0 } else { !0 << (low + len) };
         }
         Ok(result)
     }

@@ -36,6 +36,7 @@ impl Segments {
     pub fn build(store: &mut Store, parts: &[Ref], merge: Merge) -> Result<Self, Error> {
         let mut all = Segments::default();
         if !parts.is_empty() {
+            all.segments.reserve_exact(2 * parts.len() - 1);
             all.root = Some(all.halve(store, parts, merge)?);
         }
         Ok(all)

@@ -17,6 +17,7 @@
 mod build;
 mod count;
 mod cover;
+mod cube;
 mod editor;
 mod field;
 mod map;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use build::Bits;
 pub use cover::Line;
+pub use cube::{Cube, NotAdded};
 pub use editor::Segments;
 pub use field::{ct, is_oracle, oracle, Field, Header, WORDS};
 pub use map::{Mapping, Source};
@@ -55,6 +57,9 @@ pub enum Error {
         /// How many parts there may be.
         most: usize,
     },
+    /// A chain would call itself.
+    #[error("a chain would call itself")]
+    Loop,
     /// Two sets of different spaces.
     #[error("the packet sets belong to different spaces")]
     Foreign,

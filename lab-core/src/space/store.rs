@@ -105,12 +105,20 @@ impl Packed {
         (self.at, self.pattern, self.then, self.els) == (other.at, other.pattern, other.then, other.els)
     }
 
-    fn hash(&self) -> u64 {
-        let a = u64::from(self.at) << 32 | u64::from(self.pattern);
-        let b = u64::from(self.then) << 32 | u64::from(self.els);
-        mix(a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    /// Its place in a table. Nodes made one after the other are alike, and
+    /// lie near each other there: what was just asked for is in the cache of
+    /// the processor when the next is.
+    fn hash(&self) -> usize {
+        let a = u64::from(self.at >> 6) << 32 | u64::from(self.pattern >> 6);
+        let b = u64::from(self.then >> 6) << 32 | u64::from(self.els >> 6);
+        let block = mix(a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let within = self.at ^ self.pattern.wrapping_mul(5) ^ self.then.wrapping_mul(9) ^ self.els.wrapping_mul(3);
+        (block as usize & !NEAR) | (within as usize & NEAR)
     }
 }
+
+/// The low bits of a slot, by which near things differ.
+const NEAR: usize = 63;
 
 /// Spreads every bit of a key over the result.
 fn mix(key: u64) -> u64 {
@@ -140,14 +148,9 @@ pub(super) struct Test {
     pub els: Ref,
 }
 
-#[derive(Clone, Copy)]
-struct Cached {
-    a: u32,
-    b: u32,
-    /// The operation and what is passed of either side; 0: empty.
-    what: u32,
-    result: u32,
-}
+/// What was asked and came of it: two diagrams, the operation with what is
+/// passed of either (0: empty), and the result.
+type Cached = [u32; 4];
 
 /// Set in the leaves after which [`Store::sequence`] goes on.
 pub const OPEN: u32 = 1 << 30;
@@ -244,11 +247,10 @@ impl Store {
     /// A store that holds at most `budget` nodes (16 bytes each, and 4 to 8 for
     /// the table).
     pub fn new(budget: usize) -> Self {
-        let empty = Cached { a: 0, b: 0, what: 0, result: 0 };
         Store {
             nodes: Vec::new(),
             table: vec![0; 1 << 12],
-            cache: vec![empty; Self::CACHE_START],
+            cache: vec![[0; 4]; Self::CACHE_START],
             budget,
             live: 0,
         }
@@ -297,7 +299,7 @@ impl Store {
     fn intern(&mut self, node: Node) -> Result<Ref, Error> {
         let packed = Packed::of(node);
         let mask = self.table.len() - 1;
-        let mut slot = packed.hash() as usize & mask;
+        let mut slot = packed.hash() & mask;
         loop {
             match self.table[slot] {
                 0 => break,
@@ -317,16 +319,30 @@ impl Store {
         Ok(Ref(index - 1))
     }
 
+    /// Makes room for about so many nodes more, within the budget.
+    pub fn reserve(&mut self, nodes: usize) {
+        let wanted = self.nodes.len().saturating_add(nodes).min(self.budget);
+        self.nodes.reserve(wanted.saturating_sub(self.nodes.len()));
+        let slots = (wanted * 3 / 2 + 1).next_power_of_two();
+        if slots > self.table.len() {
+            self.grow_to(slots);
+        }
+    }
+
     fn grow(&mut self) {
-        self.table = vec![0; self.table.len() * 2];
+        self.grow_to(self.table.len() * 2);
+    }
+
+    fn grow_to(&mut self, slots: usize) {
+        self.table = vec![0; slots];
         self.fill_table();
-        let wanted = self.table.len().clamp(Self::CACHE_START, Self::CACHE_MOST);
+        let wanted = (self.table.len() / 4).clamp(Self::CACHE_START, Self::CACHE_MOST);
         if wanted > self.cache.len() {
             let old = std::mem::take(&mut self.cache);
-            self.cache = vec![Cached { a: 0, b: 0, what: 0, result: 0 }; wanted];
-            for entry in old.into_iter().filter(|e| e.what != 0) {
-                let slot = self.cache_slot(entry.a, entry.b, entry.what);
-                self.cache[slot] = entry;
+            self.cache = vec![[0; 4]; wanted];
+            for [a, b, what, result] in old.into_iter().filter(|e| e[2] != 0) {
+                let slot = self.cache_slot(a, b, what);
+                self.cache[slot] = [a, b, what, result];
             }
         }
     }
@@ -334,7 +350,7 @@ impl Store {
     fn fill_table(&mut self) {
         let mask = self.table.len() - 1;
         for (index, packed) in self.nodes.iter().enumerate() {
-            let mut slot = packed.hash() as usize & mask;
+            let mut slot = packed.hash() & mask;
             while self.table[slot] != 0 {
                 slot = (slot + 1) & mask;
             }
@@ -410,8 +426,10 @@ impl Store {
     }
 
     fn cache_slot(&self, a: u32, b: u32, what: u32) -> usize {
-        let key = u64::from(a) << 32 | u64::from(b);
-        (mix(key ^ u64::from(what).wrapping_mul(0xff51_afd7_ed55_8ccd)) as usize) & (self.cache.len() - 1)
+        let key = u64::from(a >> 6) << 32 | u64::from(b >> 6);
+        let block = mix(key ^ u64::from(what).wrapping_mul(0xff51_afd7_ed55_8ccd));
+        let within = a ^ b.wrapping_mul(5);
+        ((block as usize & !NEAR) | (within as usize & NEAR)) & (self.cache.len() - 1)
     }
 
     pub(super) fn apply<O: Operation>(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
@@ -441,15 +459,15 @@ impl Store {
         let what = O::CODE << 16 | a.passed << 8 | b.passed;
         let slot = self.cache_slot(a.at.0, b.at.0, what);
         let found = self.cache[slot];
-        if (found.a, found.b, found.what) == (a.at.0, b.at.0, what) {
-            return Ok(Ref(found.result));
+        if found[..3] == [a.at.0, b.at.0, what] {
+            return Ok(Ref(found[3]));
         }
         let step = self.step(a, b);
         let then = self.apply_at::<O>(step.then.0, step.then.1, depth + 1)?;
         let els = self.apply_at::<O>(step.els.0, step.els.1, depth + 1)?;
         let result = self.run(step.position, step.len, step.pattern, then, els)?;
         let slot = self.cache_slot(a.at.0, b.at.0, what);
-        self.cache[slot] = Cached { a: a.at.0, b: b.at.0, what, result: result.0 };
+        self.cache[slot] = [a.at.0, b.at.0, what, result.0];
         Ok(result)
     }
 
@@ -579,8 +597,8 @@ impl Store {
         let what = CODE << 16 | a.passed << 8 | b.passed;
         let slot = self.cache_slot(a.at.0, b.at.0, what);
         let found = self.cache[slot];
-        if (found.a, found.b, found.what) == (a.at.0, b.at.0, what) {
-            return Ok(Ref(found.result));
+        if found[..3] == [a.at.0, b.at.0, what] {
+            return Ok(Ref(found[3]));
         }
         let late = |test: Option<Test>| test.is_none_or(|t| t.position >= MUTABLE);
         let result = match self.test(a) {
@@ -598,7 +616,7 @@ impl Store {
             }
         };
         let slot = self.cache_slot(a.at.0, b.at.0, what);
-        self.cache[slot] = Cached { a: a.at.0, b: b.at.0, what, result: result.0 };
+        self.cache[slot] = [a.at.0, b.at.0, what, result.0];
         Ok(result)
     }
 
@@ -711,14 +729,15 @@ impl Store {
         self.fill_table();
         // What is known of live diagrams stays known, so that the next edit
         // is as quick as the last.
-        let empty = Cached { a: 0, b: 0, what: 0, result: 0 };
-        let fresh = vec![empty; self.cache.len()];
+        let fresh = vec![[0; 4]; self.cache.len()];
         let old = std::mem::replace(&mut self.cache, fresh);
         let lives = |r: u32| r & LEAF != 0 || alive[r as usize];
-        for entry in old.into_iter().filter(|e| e.what != 0 && lives(e.a) && lives(e.b) && lives(e.result)) {
-            let (a, b) = (rename(&names, entry.a), rename(&names, entry.b));
-            let slot = self.cache_slot(a, b, entry.what);
-            self.cache[slot] = Cached { a, b, result: rename(&names, entry.result), ..entry };
+        for [a, b, what, result] in old {
+            if what != 0 && lives(a) && lives(b) && lives(result) {
+                let (a, b) = (rename(&names, a), rename(&names, b));
+                let slot = self.cache_slot(a, b, what);
+                self.cache[slot] = [a, b, what, rename(&names, result)];
+            }
         }
     }
 }

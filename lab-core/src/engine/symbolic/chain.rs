@@ -11,12 +11,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::effects::{Effects, Marking};
 use crate::addr::{Family, PortRange};
 use crate::model::{
-    Chain, Hook, Host, Mangle, NatAddress, NatKind, Policy, RejectWith, Rule, Statement, Table, Target,
-    TtlOperation, Verdict,
+    Chain, Hook, Host, Mangle, Match, NatAddress, NatKind, Policy, RejectWith, Rule, Statement, Table, Target,
+    Text, TtlOperation, Verdict,
 };
 use crate::semantics::hooks::CONNTRACK;
-use crate::semantics::sets::{Bit, Computed, Leaves, Sets, Site};
-use crate::space::{Error, Field, Ref, Segments, OPEN};
+use crate::semantics::sets::{Bit, Computed, Doubt, Leaves, Plain, Sets, Site};
+use crate::space::{Cube, Error, Field, NotAdded, Ref, Segments, OPEN};
 
 /// What NAT is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -92,26 +92,94 @@ impl ChainLeaves {
 #[derive(Debug, Default)]
 struct Compiled {
     segments: Segments,
-    /// The ids of its rules, in order.
+    /// The ids of its rules, in order; empty while they are those it had at
+    /// first.
     ids: Vec<RuleId>,
+    /// Whether its rules are no longer those it had at first.
+    edited: bool,
     /// Whether a rule may end it by a return.
     returns: bool,
     /// What callers see: returns have become falls.
     called: Ref,
+    /// What is known of every packet that comes here, by its number in
+    /// [`TableChains::contexts`]: its rules do not ask for it again.
+    context: u32,
 }
 
 /// The diagrams of a table's chains.
 #[derive(Debug, Default)]
 pub struct TableChains {
-    chains: HashMap<(usize, bool), Compiled>,
-    names: HashMap<String, usize>,
+    /// By chain; those that run before connection tracking apart.
+    forms: [Vec<Option<Compiled>>; 2],
+    names: HashMap<Text, u32, foldhash::fast::RandomState>,
     /// Why each oracle of these diagrams is one.
-    pub oracles: Vec<String>,
+    pub oracles: Vec<Doubt>,
     /// For each chain the ids of its rules at first; later ones are appended.
     first_ids: Vec<u32>,
     next_id: u32,
-    /// Which chain each id is of.
-    owners: HashMap<RuleId, usize>,
+    /// Rules put in later, and the chain each is of.
+    added: HashMap<RuleId, (usize, Rule), rustc_hash::FxBuildHasher>,
+    /// How many rules name each chain; 2 for two or more.
+    calls: Vec<u8>,
+    /// For each chain the rules that may call it, by id; made for the first
+    /// edit.
+    callers: Option<Callers>,
+    contexts: Vec<Cube>,
+    /// Rules of the chains that are being compiled.
+    parts: Vec<Ref>,
+}
+
+/// Which rules call which chain.
+#[derive(Debug, Default)]
+struct Callers {
+    by_name: HashMap<u32, Vec<RuleId>, rustc_hash::FxBuildHasher>,
+    /// Rules with verdict maps may call any.
+    any: Vec<RuleId>,
+}
+
+impl Callers {
+    fn note(&mut self, names: &TableChains, rule: &Rule, id: RuleId) {
+        for target in targets(rule) {
+            match target {
+                Target::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) => {
+                    if let Some(callee) = names.index(name) {
+                        self.by_name.entry(callee as u32).or_default().push(id);
+                    }
+                }
+                Target::VerdictMap { .. } => self.any.push(id),
+                _ => {}
+            }
+        }
+    }
+
+    fn forget(&mut self, names: &TableChains, rule: &Rule, id: RuleId) {
+        for target in targets(rule) {
+            match target {
+                Target::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) => {
+                    let callee = names.index(name).and_then(|i| self.by_name.get_mut(&(i as u32)));
+                    callee.into_iter().for_each(|callers| callers.retain(|other| *other != id));
+                }
+                Target::VerdictMap { .. } => self.any.retain(|other| *other != id),
+                _ => {}
+            }
+        }
+    }
+
+    fn of(&self, callee: usize) -> Vec<RuleId> {
+        let named = self.by_name.get(&(callee as u32)).map(Vec::as_slice).unwrap_or_default();
+        named.iter().chain(&self.any).copied().collect()
+    }
+}
+
+/// The context of which nothing is known.
+const ANYWHERE: u32 = 0;
+
+/// What is known of packets that are about to enter a chain.
+#[derive(Clone, Copy)]
+struct Known<'c> {
+    cube: &'c Cube,
+    /// Its number among the contexts, if it has one.
+    number: Option<u32>,
 }
 
 /// Puts `next` after an open leaf.
@@ -121,8 +189,23 @@ fn after(
     leaf: u32,
     next: Ref,
 ) -> Result<Ref, Error> {
-    let Some(Leaf { effects, .. }) = leaves.value(leaf).cloned() else { return Ok(next) };
+    let Some(Leaf { effects, .. }) = leaves.value(leaf) else { return Ok(next) };
+    if let Some(value) = next.value() {
+        let leaf = changed(leaves, effects, value);
+        return Ok(leaves.leaf(leaf));
+    }
+    let effects = effects.clone();
     after_effects(leaves, sets, &effects, next)
+}
+
+/// A leaf after some effects.
+fn changed(leaves: &ChainLeaves, effects: &Effects, leaf: u32) -> Leaf {
+    match leaves.value(leaf) {
+        Some(found) => {
+            Leaf { end: found.end.clone(), rule: found.rule, effects: effects.then(&found.effects) }
+        }
+        None => Leaf { end: End::Fall, rule: None, effects: effects.clone() },
+    }
 }
 
 fn after_effects(
@@ -135,10 +218,8 @@ fn after_effects(
         next,
         &mut |store, position, len, pattern| effects.bits(store, position, len, pattern),
         &mut |leaf| {
-            let found = leaves.value(leaf).cloned();
-            let found = found.unwrap_or(Leaf { end: End::Fall, rule: None, effects: Effects::default() });
-            let effects = effects.then(&found.effects);
-            leaves.leaf(Leaf { effects, ..found })
+            let leaf = changed(leaves, effects, leaf);
+            leaves.leaf(leaf)
         },
     )
 }
@@ -166,37 +247,79 @@ pub struct Compiler<'a, 's> {
 
 impl TableChains {
     /// The chain of that name, by its index in the table.
-    fn index(&self, name: &str) -> Option<usize> {
-        self.names.get(name).copied()
+    fn index(&self, name: &Text) -> Option<usize> {
+        self.names.get(name).map(|index| *index as usize)
+    }
+
+    fn compiled(&self, chain: usize, raw: bool) -> Option<&Compiled> {
+        self.forms[usize::from(raw)].get(chain)?.as_ref()
+    }
+
+    fn take(&mut self, chain: usize, raw: bool) -> Option<Compiled> {
+        self.forms[usize::from(raw)].get_mut(chain)?.take()
+    }
+
+    fn put(&mut self, chain: usize, raw: bool, compiled: Compiled) {
+        let count = self.first_ids.len();
+        let form = &mut self.forms[usize::from(raw)];
+        if form.len() < count {
+            form.resize_with(count, || None);
+        }
+        if let Some(place) = form.get_mut(chain) {
+            *place = Some(compiled);
+        }
+    }
+
+    fn either(&self, chain: usize) -> Option<&Compiled> {
+        self.compiled(chain, false).or_else(|| self.compiled(chain, true))
+    }
+
+    /// The id that the rule at a place of a chain had at first.
+    fn first_id(&self, chain: usize, place: usize) -> Option<RuleId> {
+        self.first_ids.get(chain).map(|first| RuleId(first + 1 + place as u32))
     }
 
     /// The id of a rule that stands at a place (from 0) of a chain.
     pub fn id(&self, chain: usize, place: usize) -> Option<RuleId> {
-        let compiled = self.chains.get(&(chain, false)).or_else(|| self.chains.get(&(chain, true)));
-        match compiled {
+        match self.either(chain).filter(|c| c.edited) {
             Some(compiled) => compiled.ids.get(place).copied(),
-            None => self.first_ids.get(chain).map(|first| RuleId(first + 1 + place as u32)),
+            None => self.first_id(chain, place),
+        }
+    }
+
+    /// The chain of a rule.
+    fn owner(&self, id: RuleId) -> Option<usize> {
+        match self.added.get(&id) {
+            Some((chain, _)) => Some(*chain),
+            None => self.first_ids.partition_point(|first| *first <= id.0).checked_sub(1),
         }
     }
 
     /// Where a rule stands: its chain, and its number from 1; none for the
     /// policy.
     pub fn place(&self, id: RuleId) -> Option<(usize, Option<usize>)> {
-        let chain = match self.owners.get(&id) {
-            Some(chain) => *chain,
-            None => self.first_ids.partition_point(|first| *first <= id.0).checked_sub(1)?,
-        };
-        if self.first_ids.get(chain) == Some(&id.0) {
+        let chain = self.owner(id)?;
+        let first = self.first_ids.get(chain)?;
+        if *first == id.0 {
             return Some((chain, None));
         }
-        let compiled = self.chains.get(&(chain, false)).or_else(|| self.chains.get(&(chain, true)));
-        let place = compiled?.ids.iter().position(|other| *other == id)?;
+        let place = match self.either(chain).filter(|c| c.edited) {
+            Some(compiled) => compiled.ids.iter().position(|other| *other == id)?,
+            None => (id.0 - first) as usize - 1,
+        };
         Some((chain, Some(place + 1)))
     }
 
     /// Every diagram held, for [`crate::space::Store::collect`].
     pub fn roots(&mut self) -> impl Iterator<Item = &mut Ref> {
-        self.chains.values_mut().flat_map(|c| c.segments.roots().chain(std::iter::once(&mut c.called)))
+        let compiled = self.forms.iter_mut().flatten().flatten();
+        compiled.flat_map(|c| c.segments.roots().chain(std::iter::once(&mut c.called)))
+    }
+
+    /// A context's number.
+    fn context(&mut self, cube: Cube) -> u32 {
+        self.contexts.push(cube);
+        self.contexts.len() as u32 - 1
     }
 }
 
@@ -205,20 +328,34 @@ impl<'a> Compiler<'a, '_> {
         if self.chains.first_ids.len() == self.table.chains.len() {
             return;
         }
+        let table = self.table;
         self.chains.names =
-            self.table.chains.iter().enumerate().map(|(i, c)| (c.name.to_string(), i)).collect();
+            table.chains.iter().enumerate().map(|(i, c)| (c.name.clone(), i as u32)).collect();
+        self.chains.contexts = vec![Cube::default()];
         let mut next = 0;
-        self.chains.first_ids = self
-            .table
-            .chains
-            .iter()
-            .map(|chain| {
-                let first = next;
-                next += 1 + chain.rules.len() as u32;
-                first
-            })
-            .collect();
+        let mut calls = vec![0_u8; table.chains.len()];
+        let mut first_ids = Vec::with_capacity(table.chains.len());
+        for chain in &table.chains {
+            first_ids.push(next);
+            next += 1 + chain.rules.len() as u32;
+            for target in chain.rules.iter().flat_map(targets) {
+                match target {
+                    Target::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) => {
+                        if let Some(count) = self.chains.index(name).and_then(|i| calls.get_mut(i)) {
+                            *count = (*count + 1).min(2);
+                        }
+                    }
+                    // It may call any.
+                    Target::VerdictMap { .. } => calls.fill(2),
+                    _ => {}
+                }
+            }
+        }
+        self.chains.first_ids = first_ids;
+        self.chains.calls = calls;
         self.chains.next_id = next;
+        let rules = next as usize - table.chains.len();
+        self.sets.store.reserve(rules.saturating_mul(8));
     }
 
     /// A base chain as a diagram: every leaf decides. Compiled once.
@@ -252,7 +389,7 @@ impl<'a> Compiler<'a, '_> {
         let raw =
             self.table.chains.get(index).is_some_and(|c| c.base.is_some_and(|b| b.priority < CONNTRACK));
         std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
-        let result = self.chain(index, raw);
+        let result = self.whole_chain(index, raw);
         std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
         result
     }
@@ -268,45 +405,117 @@ impl<'a> Compiler<'a, '_> {
     }
 
     /// A chain as its callers see it.
-    fn chain(&mut self, index: usize, raw: bool) -> Result<Ref, Error> {
-        if let Some(known) = self.chains.chains.get(&(index, raw)) {
-            return Ok(known.called);
+    fn whole_chain(&mut self, index: usize, raw: bool) -> Result<Ref, Error> {
+        self.chain(index, raw, Known { cube: &Cube::default(), number: Some(ANYWHERE) })
+    }
+
+    /// A chain as those of its callers see it who know something of the
+    /// packets that they send there.
+    fn chain(&mut self, index: usize, raw: bool, known: Known) -> Result<Ref, Error> {
+        if let Some(compiled) = self.chains.compiled(index, raw) {
+            let asked = self.chains.contexts.get(compiled.context as usize);
+            if asked.is_none_or(|asked| known.cube.implies(asked)) {
+                return Ok(compiled.called);
+            }
+            // Who called it up to now may go on with what they have.
+            return self.recompile(index, raw);
         }
+        let alone = self.chains.calls.get(index).is_some_and(|calls| *calls < 2);
+        let context = match known.number {
+            _ if !alone => ANYWHERE,
+            Some(number) => number,
+            None => self.chains.context(*known.cube),
+        };
         let table = self.table;
         let Some(chain) = table.chains.get(index) else { return Ok(Ref::NONE) };
         let first = self.chains.first_ids.get(index).copied().unwrap_or(0);
-        let mut parts = Vec::with_capacity(chain.rules.len());
-        let mut ids = Vec::with_capacity(chain.rules.len());
+        let start = self.chains.parts.len();
         let mut returns = false;
         for (place, rule) in chain.rules.iter().enumerate() {
             let id = RuleId(first + 1 + place as u32);
-            parts.push(self.rule(chain, rule, id, raw)?);
-            ids.push(id);
+            let part = self.rule(chain, rule, id, (raw, context))?;
+            self.chains.parts.push(part);
             returns |= may_return(rule);
         }
-        let Compiler { sets, leaves, .. } = self;
-        let segments = Segments::build(&mut sets.store, &parts, &mut |store, a, b| {
+        let compiled = Compiled { returns, context, ..Compiled::default() };
+        self.assemble(index, raw, compiled, start)
+    }
+
+    /// Puts a chain together from its rules, the parts from `start` on.
+    fn assemble(
+        &mut self,
+        index: usize,
+        raw: bool,
+        mut compiled: Compiled,
+        start: usize,
+    ) -> Result<Ref, Error> {
+        let Compiler { sets, leaves, chains, .. } = self;
+        let parts = chains.parts.get(start..).unwrap_or_default();
+        compiled.segments = Segments::build(&mut sets.store, parts, &mut |store, a, b| {
             store.sequence(a, b, &mut |store, leaf, next| after(leaves, store, leaf, next))
         })?;
-        let called = called(self, segments.value(), returns)?;
-        self.chains.chains.insert((index, raw), Compiled { segments, ids, returns, called });
+        chains.parts.truncate(start);
+        compiled.called = called(self, compiled.segments.value(), compiled.returns)?;
+        let called = compiled.called;
+        self.chains.put(index, raw, compiled);
         Ok(called)
+    }
+
+    /// Compiles a chain anew, for packets of which nothing is known.
+    fn recompile(&mut self, index: usize, raw: bool) -> Result<Ref, Error> {
+        let table = self.table;
+        let (Some(chain), Some(old)) = (table.chains.get(index), self.chains.take(index, raw)) else {
+            return Ok(Ref::NONE);
+        };
+        let count = if old.edited { old.ids.len() } else { chain.rules.len() };
+        let start = self.chains.parts.len();
+        let first = self.chains.first_ids.get(index).copied().unwrap_or(0);
+        for place in 0..count {
+            let id = if old.edited { old.ids.get(place).copied() } else { None };
+            let id = id.unwrap_or(RuleId(first + 1 + place as u32));
+            let part = self.rule_by_id(index, id, (raw, ANYWHERE))?;
+            self.chains.parts.push(part);
+        }
+        self.assemble(index, raw, Compiled { context: ANYWHERE, ..old }, start)
+    }
+
+    /// A rule of a chain, whenever it was put in, as a diagram.
+    fn rule_by_id(&mut self, index: usize, id: RuleId, site: (bool, u32)) -> Result<Ref, Error> {
+        let table = self.table;
+        let Some(chain) = table.chains.get(index) else { return Ok(Ref::NONE) };
+        if let Some((owner, rule)) = self.chains.added.remove(&id) {
+            let part = self.rule(chain, &rule, id, site);
+            self.chains.added.insert(id, (owner, rule));
+            return part;
+        }
+        let first = self.chains.first_ids.get(index).copied().unwrap_or(0);
+        match (id.0 - first).checked_sub(1).and_then(|place| chain.rules.get(place as usize)) {
+            Some(rule) => self.rule(chain, rule, id, site),
+            None => Ok(Ref::NONE),
+        }
     }
 
     /// Puts a rule into a chain before the one at `place` (from 0), and brings
     /// the chains that call it up to date.
     ///
     /// # Errors
-    /// If the store's budget is used up.
+    /// [`Error::Loop`] if the chain would call itself, and if the store's budget
+    /// is used up.
     pub fn insert(&mut self, chain: usize, place: usize, rule: &Rule) -> Result<RuleId, Error> {
-        self.prepare();
+        self.ready_for_edits(chain)?;
+        if self.would_loop(chain, rule) {
+            return Err(Error::Loop);
+        }
         let id = RuleId(self.chains.next_id);
         self.chains.next_id += 1;
-        self.chains.owners.insert(id, chain);
+        if let Some(mut callers) = self.chains.callers.take() {
+            callers.note(self.chains, rule, id);
+            self.chains.callers = Some(callers);
+        }
         self.edit(chain, |compiler, compiled, raw| {
             let model = compiler.table.chains.get(chain);
             let Some(model) = model else { return Ok(()) };
-            let part = compiler.rule(model, rule, id, raw)?;
+            let part = compiler.rule(model, rule, id, (raw, compiled.context))?;
             let Compiler { sets, leaves, .. } = compiler;
             let place = place.min(compiled.ids.len());
             compiled.segments.insert(&mut sets.store, place, part, &mut |store, a, b| {
@@ -316,6 +525,7 @@ impl<'a> Compiler<'a, '_> {
             compiled.returns |= may_return(rule);
             Ok(())
         })?;
+        self.chains.added.insert(id, (chain, rule.clone()));
         Ok(id)
     }
 
@@ -324,7 +534,7 @@ impl<'a> Compiler<'a, '_> {
     /// # Errors
     /// If the store's budget is used up.
     pub fn remove(&mut self, chain: usize, place: usize) -> Result<(), Error> {
-        self.prepare();
+        self.ready_for_edits(chain)?;
         self.edit(chain, |compiler, compiled, _| {
             if place < compiled.ids.len() {
                 let Compiler { sets, leaves, .. } = compiler;
@@ -332,10 +542,69 @@ impl<'a> Compiler<'a, '_> {
                     store.sequence(a, b, &mut |store, leaf, next| after(leaves, store, leaf, next))
                 })?;
                 let id = compiled.ids.remove(place);
-                compiler.chains.owners.remove(&id);
+                compiler.forget(id);
             }
             Ok(())
         })
+    }
+
+    /// A rule is gone. One that was there at first may still be noted as a
+    /// caller; it is no longer found in its chain.
+    fn forget(&mut self, id: RuleId) {
+        let Some((_, rule)) = self.chains.added.remove(&id) else { return };
+        if let Some(mut callers) = self.chains.callers.take() {
+            callers.forget(self.chains, &rule, id);
+            self.chains.callers = Some(callers);
+        }
+    }
+
+    /// Whether a rule in a chain would call a chain that calls this one.
+    fn would_loop(&self, chain: usize, rule: &Rule) -> bool {
+        let called: Vec<usize> = targets(rule)
+            .filter_map(|t| match t {
+                Target::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) => self.chains.index(name),
+                _ => None,
+            })
+            .collect();
+        let mut above = vec![chain];
+        let mut next = 0;
+        while let Some(chain) = above.get(next).copied().filter(|_| !called.is_empty()) {
+            next += 1;
+            if called.contains(&chain) {
+                return true;
+            }
+            let calling = self.chains.callers.as_ref().map(|c| c.of(chain)).unwrap_or_default();
+            for owner in calling.into_iter().filter_map(|id| self.chains.owner(id)) {
+                if !above.contains(&owner) {
+                    above.push(owner);
+                }
+            }
+        }
+        false
+    }
+
+    /// Compiles a chain that is to be edited if nobody called it yet, and
+    /// finds out who calls whom.
+    fn ready_for_edits(&mut self, chain: usize) -> Result<(), Error> {
+        self.prepare();
+        if self.chains.either(chain).is_none() {
+            std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
+            let result = self.whole_chain(chain, false);
+            std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
+            result?;
+        }
+        if self.chains.callers.is_none() {
+            let mut callers = Callers::default();
+            for (index, chain) in self.table.chains.iter().enumerate() {
+                for (place, rule) in chain.rules.iter().enumerate() {
+                    if let Some(id) = self.chains.first_id(index, place) {
+                        callers.note(self.chains, rule, id);
+                    }
+                }
+            }
+            self.chains.callers = Some(callers);
+        }
+        Ok(())
     }
 
     /// Changes a chain, in each form that is compiled, and its callers after.
@@ -347,12 +616,17 @@ impl<'a> Compiler<'a, '_> {
         std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
         let mut result = Ok(());
         for raw in [false, true] {
-            if let Some(mut compiled) = self.chains.chains.remove(&(chain, raw)) {
+            if let Some(mut compiled) = self.chains.take(chain, raw) {
+                if !compiled.edited {
+                    let count = self.table.chains.get(chain).map_or(0, |c| c.rules.len());
+                    compiled.ids = (0..count).filter_map(|place| self.chains.first_id(chain, place)).collect();
+                    compiled.edited = true;
+                }
                 result = change(self, &mut compiled, raw).and_then(|()| {
                     compiled.called = called(self, compiled.segments.value(), compiled.returns)?;
                     Ok(())
                 });
-                self.chains.chains.insert((chain, raw), compiled);
+                self.chains.put(chain, raw, compiled);
                 result = result.and_then(|()| self.callers(chain, raw));
             }
             if result.is_err() {
@@ -365,64 +639,107 @@ impl<'a> Compiler<'a, '_> {
 
     /// Brings the chains that call one up to date.
     fn callers(&mut self, callee: usize, raw: bool) -> Result<(), Error> {
-        let table = self.table;
-        let Some(name) = table.chains.get(callee).map(|c| c.name.to_string()) else { return Ok(()) };
-        for (index, chain) in table.chains.iter().enumerate() {
-            let calls: Vec<usize> = chain
-                .rules
-                .iter()
-                .enumerate()
-                .filter(|(_, rule)| calls(rule, &name))
-                .map(|(place, _)| place)
-                .collect();
-            if calls.is_empty() || !self.chains.chains.contains_key(&(index, raw)) {
-                continue;
-            }
-            let first = self.chains.first_ids.get(index).copied().unwrap_or(0);
-            for place in calls {
-                let id = RuleId(first + 1 + place as u32);
-                let Some(rule) = chain.rules.get(place) else { continue };
-                let part = self.rule(chain, rule, id, raw)?;
-                let Some(mut compiled) = self.chains.chains.remove(&(index, raw)) else { continue };
-                if let Some(now) = compiled.ids.iter().position(|other| *other == id) {
-                    let Compiler { sets, leaves, .. } = self;
-                    compiled.segments.replace(&mut sets.store, now, part, &mut |store, a, b| {
-                        store.sequence(a, b, &mut |store, leaf, next| after(leaves, store, leaf, next))
-                    })?;
-                    compiled.called = called(self, compiled.segments.value(), compiled.returns)?;
+        let calling = self.chains.callers.as_ref().map(|c| c.of(callee)).unwrap_or_default();
+        let mut changed = Vec::new();
+        for id in calling {
+            let Some(index) = self.chains.owner(id) else { continue };
+            let Some(context) = self.chains.compiled(index, raw).map(|c| c.context) else { continue };
+            let part = self.rule_by_id(index, id, (raw, context))?;
+            let Some(mut compiled) = self.chains.take(index, raw) else { continue };
+            let place = match compiled.edited {
+                true => compiled.ids.iter().position(|other| *other == id),
+                false => self.chains.first_id(index, 0).map(|first| (id.0 - first.0) as usize),
+            };
+            if let Some(place) = place {
+                let Compiler { sets, leaves, .. } = self;
+                compiled.segments.replace(&mut sets.store, place, part, &mut |store, a, b| {
+                    store.sequence(a, b, &mut |store, leaf, next| after(leaves, store, leaf, next))
+                })?;
+                let before = compiled.called;
+                compiled.called = called(self, compiled.segments.value(), compiled.returns)?;
+                if compiled.called != before && !changed.contains(&index) {
+                    changed.push(index);
                 }
-                self.chains.chains.insert((index, raw), compiled);
             }
-            self.callers(index, raw)?;
+            self.chains.put(index, raw, compiled);
         }
-        Ok(())
+        changed.into_iter().try_for_each(|index| self.callers(index, raw))
     }
 
     /// What a rule does, as a diagram: open leaves where it does not decide.
-    fn rule(&mut self, chain: &Chain, rule: &Rule, id: RuleId, raw: bool) -> Result<Ref, Error> {
+    /// `raw`: before connection tracking; `context`: what is known of packets
+    /// that come to it.
+    fn rule(
+        &mut self,
+        chain: &Chain,
+        rule: &Rule,
+        id: RuleId,
+        (raw, context): (bool, u32),
+    ) -> Result<Ref, Error> {
         if harmless(rule) {
             return Ok(Ref::NONE);
         }
         let hook = chain.base.map_or(Hook::Forward, |b| b.hook);
         let at = Site { host: self.host, table: self.table, hook, raw };
         let known = self.sets.oracles.len();
+        let first = rule.statements.iter().position(|s| matches!(s, Statement::Target(_))).unwrap_or(0);
+        let (leading, rest) = rule.statements.split_at(first);
+        // What must hold for the first target to be reached, so far as it is
+        // one conjunction, and is not known before.
+        let outer = self.chains.contexts.get(context as usize).copied().unwrap_or_default();
+        let mut cube = Cube::default();
+        let mut other: Vec<(&Match, Option<Cube>)> = Vec::new();
+        for statement in leading {
+            let Statement::Match(condition) = statement else { continue };
+            match self.sets.plain(condition) {
+                Some(Plain::Is(plain)) => {
+                    let Some(left) = plain.within(&outer) else { return Ok(Ref::NONE) };
+                    match cube.and(&left) {
+                        Ok(()) => {}
+                        Err(NotAdded::Never) => return Ok(Ref::NONE),
+                        Err(NotAdded::Full) => other.push((condition, None)),
+                    }
+                }
+                Some(Plain::IsNot(plain)) => match plain.within(&outer) {
+                    // It never meets what is excluded.
+                    None => {}
+                    Some(left) if left.is_everything() => return Ok(Ref::NONE),
+                    Some(left) => other.push((condition, Some(left))),
+                },
+                None => other.push((condition, None)),
+            }
+        }
+        let calls = targets(rule).any(|t| matches!(t, Target::Verdict(Verdict::Jump(_) | Verdict::Goto(_))));
+        let mut whole = outer;
+        let told = calls && !cube.is_everything() && whole.and(&cube).is_ok();
+        let inner = match told {
+            true => Known { cube: &whole, number: None },
+            false => Known { cube: &outer, number: Some(context) },
+        };
         let mut result = Ref::NONE;
         let mut conditions: Vec<Ref> = Vec::new();
-        for statement in rule.statements.iter().rev() {
+        for statement in rest.iter().rev() {
             match statement {
                 Statement::Match(condition) => conditions.push(self.sets.condition(condition, at)?),
                 Statement::Target(target) => {
                     // Conditions after this target hold for what follows it.
                     result = self.guarded(&mut conditions, result)?;
-                    result = self.target(target, at, id, result)?;
+                    result = self.target(target, at, (id, inner), result)?;
                 }
             }
         }
-        result = self.guarded(&mut conditions, result)?;
-        for why in &mut self.sets.oracles[known..] {
-            if !why.starts_with('`') {
-                *why = format!("`{}`: {why}", rule.text);
-            }
+        for (condition, excluded) in other.into_iter().rev() {
+            result = match excluded {
+                Some(cube) => self.sets.store.outside_cube(&cube, result)?,
+                None => {
+                    let condition = self.sets.condition(condition, at)?;
+                    self.sets.store.guard(condition, result)?
+                }
+            };
+        }
+        result = self.sets.store.within_cube(&cube, result)?;
+        for doubt in self.sets.oracles.get_mut(known..).unwrap_or_default() {
+            doubt.rule.get_or_insert_with(|| rule.text.clone());
         }
         Ok(result)
     }
@@ -445,20 +762,26 @@ impl<'a> Compiler<'a, '_> {
     }
 
     /// What a target does, before `then` where it decides nothing.
-    fn target(&mut self, target: &Target, at: Site, id: RuleId, then: Ref) -> Result<Ref, Error> {
+    fn target(
+        &mut self,
+        target: &Target,
+        at: Site,
+        (id, known): (RuleId, Known),
+        then: Ref,
+    ) -> Result<Ref, Error> {
         match target {
-            Target::Verdict(verdict) => self.verdict(verdict, id, at.raw, then),
+            Target::Verdict(verdict) => self.verdict(verdict, id, (at.raw, known), then),
             Target::VerdictMap { key, elements, name } => {
                 let (found, unclear) = self.sets.verdicts(key, elements, name.as_deref(), at)?;
                 // Elements of a map do not overlap.
                 let mut parts = Vec::new();
                 for (set, verdict) in &found {
-                    let end = self.verdict(verdict, id, at.raw, then)?;
+                    let end = self.verdict(verdict, id, (at.raw, known), then)?;
                     parts.push(self.sets.store.guard(*set, end)?);
                 }
                 let mut result = self.sets.store.first_of(&parts)?;
                 for (set, why) in unclear {
-                    let open = self.any_verdict(elements, name.as_deref(), at, id, then, &why)?;
+                    let open = self.any_verdict(elements, name.as_deref(), at, (id, known), then, &why)?;
                     result = self.sets.store.choose(set, open, result)?;
                 }
                 Ok(result)
@@ -536,7 +859,7 @@ impl<'a> Compiler<'a, '_> {
         elements: &[(crate::model::NftElement, Verdict)],
         name: Option<&str>,
         at: Site,
-        id: RuleId,
+        (id, known): (RuleId, Known),
         then: Ref,
         why: &str,
     ) -> Result<Ref, Error> {
@@ -549,13 +872,19 @@ impl<'a> Compiler<'a, '_> {
         let mut result = Ref::NONE;
         for verdict in verdicts {
             let is = self.sets.unknown(why)?;
-            let end = self.verdict(&verdict, id, at.raw, then)?;
+            let end = self.verdict(&verdict, id, (at.raw, known), then)?;
             result = self.sets.store.choose(is, end, result)?;
         }
         Ok(result)
     }
 
-    fn verdict(&mut self, verdict: &Verdict, id: RuleId, raw: bool, then: Ref) -> Result<Ref, Error> {
+    fn verdict(
+        &mut self,
+        verdict: &Verdict,
+        id: RuleId,
+        (raw, known): (bool, Known),
+        then: Ref,
+    ) -> Result<Ref, Error> {
         match verdict {
             Verdict::Accept => Ok(self.end(id, End::Accept)),
             Verdict::Drop => Ok(self.end(id, End::Drop)),
@@ -565,12 +894,12 @@ impl<'a> Compiler<'a, '_> {
             }
             Verdict::Continue => Ok(then),
             Verdict::Jump(name) => match self.chains.index(name) {
-                Some(index) => self.chain(index, raw),
+                Some(index) => self.chain(index, raw, known),
                 None => Ok(Ref::NONE),
             },
             Verdict::Goto(name) => {
                 let target = match self.chains.index(name) {
-                    Some(index) => self.chain(index, raw)?,
+                    Some(index) => self.chain(index, raw, known)?,
                     None => Ref::NONE,
                 };
                 // What falls out of a chain gone to, leaves this one, too.
@@ -721,15 +1050,6 @@ fn targets(rule: &Rule) -> impl Iterator<Item = &Target> {
 fn may_return(rule: &Rule) -> bool {
     targets(rule)
         .any(|t| matches!(t, Target::Verdict(Verdict::Return | Verdict::Goto(_)) | Target::VerdictMap { .. }))
-}
-
-fn calls(rule: &Rule, name: &str) -> bool {
-    targets(rule).any(|t| match t {
-        Target::Verdict(Verdict::Jump(other) | Verdict::Goto(other)) => **other == *name,
-        // Which chains a map names need not be asked: it is compiled anew.
-        Target::VerdictMap { .. } => true,
-        _ => false,
-    })
 }
 
 /// What writing a value does, if that can be told.

@@ -55,15 +55,7 @@ pub struct Effects {
 
 impl Default for Effects {
     fn default() -> Self {
-        Effects {
-            mark: Marking::KEPT,
-            connection_mark: Marking::KEPT,
-            tos: (u8::MAX, 0),
-            ttl: Vec::new(),
-            notrack: false,
-            zones: (None, None),
-            unclear: Vec::new(),
-        }
+        Effects::UNCHANGED
     }
 }
 
@@ -76,6 +68,19 @@ fn step(ttl: u8, operation: TtlOperation) -> u8 {
 }
 
 impl Effects {
+    const UNCHANGED: Effects = Effects {
+        mark: Marking::KEPT,
+        connection_mark: Marking::KEPT,
+        tos: (u8::MAX, 0),
+        ttl: Vec::new(),
+        notrack: false,
+        zones: (None, None),
+        unclear: Vec::new(),
+    };
+
+    /// Nothing changed.
+    pub const NONE: &'static Effects = &Effects::UNCHANGED;
+
     /// Whether nothing changes.
     pub fn is_none(&self) -> bool {
         *self == Effects::default()

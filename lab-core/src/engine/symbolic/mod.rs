@@ -16,6 +16,7 @@ mod effects;
 mod engine;
 mod flow;
 mod hook;
+mod table;
 mod walk;
 mod way;
 
@@ -23,4 +24,5 @@ pub use chain::{ChainLeaves, Compiler, End, Leaf, NatAction, RuleId, TableChains
 pub use effects::{Effects, Marking};
 pub use engine::{Flowed, Symbolic};
 pub use flow::{Connection, Ending, Ends, Flow, Inside, Now, Passed, Tracked};
+pub use table::{Decided, TableDiagrams};
 pub use walk::Sending;

@@ -9,20 +9,25 @@ mod conntrack;
 mod header;
 mod input;
 mod ipset;
+mod leaves;
 mod nft;
+mod plain;
 mod routes;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::addr::{Family, Masked};
 use crate::model::{
     AddressType, Comparison, Hook, Host, InterfacePattern, Match, Not, PacketType, Statistic, Table,
+    Text,
 };
 use crate::space::{oracle, Bits, Error, Field, Names, Ref, Store};
 
 pub use input::{Arrival, Entry};
+pub use leaves::Leaves;
 pub use nft::{Bit, Computed};
+pub use plain::Plain;
 pub use routes::Route;
 
 /// Where a rule stands.
@@ -38,6 +43,24 @@ pub struct Site<'a> {
     pub raw: bool,
 }
 
+/// Why something is not known, and the rule that depends on it.
+#[derive(Clone, Debug)]
+pub struct Doubt {
+    /// Why it is not known.
+    pub why: String,
+    /// The rule's text, if a rule depends on it.
+    pub rule: Option<Text>,
+}
+
+impl std::fmt::Display for Doubt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.rule {
+            Some(rule) => write!(f, "`{rule}`: {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
+}
+
 /// Makes diagrams of what the model says, and keeps those of routes.
 #[derive(Debug, Default)]
 pub struct Sets {
@@ -46,7 +69,7 @@ pub struct Sets {
     /// Interface names.
     pub names: Names,
     /// Why each oracle is one, by its number.
-    pub oracles: Vec<String>,
+    pub oracles: Vec<Doubt>,
     routes: routes::Cache,
     input: input::Cache,
 }
@@ -65,7 +88,7 @@ impl Sets {
     /// If the store's budget is used up.
     pub fn unknown(&mut self, why: impl Into<String>) -> Set {
         let number = self.oracles.len() as u32;
-        self.oracles.push(why.into());
+        self.oracles.push(Doubt { why: why.into(), rule: None });
         self.store.bit(oracle(number))
     }
 
@@ -384,36 +407,5 @@ impl Sets {
             result = self.store.choose(here, set, result)?;
         }
         Ok(result)
-    }
-}
-
-/// Leaves by value: each distinct value has a number from 1.
-#[derive(Clone, Debug)]
-pub struct Leaves<T> {
-    numbers: HashMap<T, u32>,
-    values: Vec<T>,
-}
-
-impl<T> Default for Leaves<T> {
-    fn default() -> Self {
-        Leaves { numbers: HashMap::new(), values: Vec::new() }
-    }
-}
-
-impl<T: Clone + Eq + std::hash::Hash> Leaves<T> {
-    /// The leaf of a value.
-    pub fn leaf(&mut self, value: T) -> Ref {
-        if let Some(number) = self.numbers.get(&value) {
-            return Ref::leaf(*number);
-        }
-        self.values.push(value.clone());
-        let number = self.values.len() as u32;
-        self.numbers.insert(value, number);
-        Ref::leaf(number)
-    }
-
-    /// The value of a leaf.
-    pub fn value(&self, leaf: u32) -> Option<&T> {
-        self.values.get((leaf as usize).checked_sub(1)?)
     }
 }
