@@ -376,7 +376,7 @@ impl<'a> Compiler<'a, '_> {
     pub fn parts(&mut self, index: usize) -> Result<Vec<Ref>, Error> {
         self.undecided(index)?;
         let raw = self.table.chains.get(index).is_some_and(is_raw);
-        Ok(self.chains.chains.get(&(index, raw)).map(|c| c.segments.items()).unwrap_or_default())
+        Ok(self.chains.compiled(index, raw).map(|c| c.segments.items()).unwrap_or_default())
     }
 
     /// A base chain as a diagram whose undecided leaves mean its policy; an
@@ -386,8 +386,7 @@ impl<'a> Compiler<'a, '_> {
     /// If the store's budget is used up.
     pub fn undecided(&mut self, index: usize) -> Result<Ref, Error> {
         self.prepare();
-        let raw =
-            self.table.chains.get(index).is_some_and(|c| c.base.is_some_and(|b| b.priority < CONNTRACK));
+        let raw = self.table.chains.get(index).is_some_and(is_raw);
         std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
         let result = self.whole_chain(index, raw);
         std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
