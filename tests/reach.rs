@@ -38,6 +38,14 @@ fn with_the_rules_the_exact_set_is_readable() {
 }
 
 #[test]
+fn the_readme_shows_what_is_printed() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let arguments = ["--from", "master", "--to", "controller", "-4"];
+    let run = ask("reach", &stage("03-rules-inserted"), &arguments);
+    assert!(readme.contains(&run.out), "{}", run.out);
+}
+
+#[test]
 fn from_the_internet_only_the_router_answers_to_a_ping() {
     insta::assert_snapshot!(text("reach", "05-kubernetes", &["--from", "internet", "-4"]));
 }

@@ -90,9 +90,7 @@ impl Cube {
     pub fn implies(&self, other: &Cube) -> bool {
         other.words().iter().all(|theirs| {
             let mine = self.words().iter().find(|w| w.place == theirs.place);
-            mine.is_some_and(|w| {
-                theirs.mask & !w.mask == 0 && (w.value ^ theirs.value) & theirs.mask == 0
-            })
+            mine.is_some_and(|w| theirs.mask & !w.mask == 0 && (w.value ^ theirs.value) & theirs.mask == 0)
         })
     }
 

@@ -112,7 +112,8 @@ impl Packed {
         let a = u64::from(self.at >> 6) << 32 | u64::from(self.pattern >> 6);
         let b = u64::from(self.then >> 6) << 32 | u64::from(self.els >> 6);
         let block = mix(a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let within = self.at ^ self.pattern.wrapping_mul(5) ^ self.then.wrapping_mul(9) ^ self.els.wrapping_mul(3);
+        let within =
+            self.at ^ self.pattern.wrapping_mul(5) ^ self.then.wrapping_mul(9) ^ self.els.wrapping_mul(3);
         (block as usize & !NEAR) | (within as usize & NEAR)
     }
 }

@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::effects::{Effects, Marking};
 use crate::addr::{Family, PortRange};
 use crate::model::{
-    Chain, Hook, Host, Mangle, Match, NatAddress, NatKind, Policy, RejectWith, Rule, Statement, Table, Target,
-    Text, TtlOperation, Verdict,
+    Chain, Hook, Host, Mangle, Match, NatAddress, NatKind, Policy, RejectWith, Rule, Statement, Table,
+    Target, Text, TtlOperation, Verdict,
 };
 use crate::semantics::hooks::CONNTRACK;
 use crate::semantics::sets::{Bit, Computed, Doubt, Leaves, Plain, Sets, Site};
@@ -618,7 +618,8 @@ impl<'a> Compiler<'a, '_> {
             if let Some(mut compiled) = self.chains.take(chain, raw) {
                 if !compiled.edited {
                     let count = self.table.chains.get(chain).map_or(0, |c| c.rules.len());
-                    compiled.ids = (0..count).filter_map(|place| self.chains.first_id(chain, place)).collect();
+                    compiled.ids =
+                        (0..count).filter_map(|place| self.chains.first_id(chain, place)).collect();
                     compiled.edited = true;
                 }
                 result = change(self, &mut compiled, raw).and_then(|()| {

@@ -19,8 +19,7 @@ use std::net::IpAddr;
 
 use crate::addr::{Family, Masked};
 use crate::model::{
-    AddressType, Comparison, Hook, Host, InterfacePattern, Match, Not, PacketType, Statistic, Table,
-    Text,
+    AddressType, Comparison, Hook, Host, InterfacePattern, Match, Not, PacketType, Statistic, Table, Text,
 };
 use crate::space::{oracle, Bits, Error, Field, Names, Ref, Store};
 
