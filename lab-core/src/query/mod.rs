@@ -11,6 +11,7 @@ pub mod policy;
 pub mod predict;
 pub mod reach;
 pub mod rules;
+pub mod service_matrix;
 pub mod show;
 pub mod trace;
 pub mod what_if;

@@ -36,6 +36,11 @@ impl Cube {
         self.words.get(..self.len).unwrap_or_default()
     }
 
+    /// Its words: place, mask and value.
+    pub(super) fn bits(&self) -> impl Iterator<Item = (usize, u32, u32)> + '_ {
+        self.words().iter().map(|w| (usize::from(w.place), w.mask, w.value))
+    }
+
     /// Whether nothing is asked.
     pub fn is_everything(&self) -> bool {
         self.len == 0

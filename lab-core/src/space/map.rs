@@ -58,6 +58,18 @@ impl Default for Mapping {
     }
 }
 
+impl From<&super::Cube> for Mapping {
+    /// The bits of a cube are known, all others as they are.
+    fn from(cube: &super::Cube) -> Self {
+        let mut mapping = Mapping::default();
+        for (word, mask, value) in cube.bits() {
+            mapping.words.known[word] = mask;
+            mapping.words.value[word] = value;
+        }
+        mapping
+    }
+}
+
 impl Mapping {
     /// Sets what a field is.
     pub fn set(&mut self, field: Field, source: Source) {

@@ -23,6 +23,7 @@ mod field;
 mod map;
 mod names;
 mod set;
+mod spans;
 mod store;
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::model::{
 };
 use crate::semantics::hooks::CONNTRACK;
 use crate::semantics::sets::{Bit, Computed, Doubt, Leaves, Plain, Sets, Site};
-use crate::space::{Cube, Error, Field, NotAdded, Ref, Segments, OPEN};
+use crate::space::{Cube, Error, Field, Mapping, NotAdded, Ref, Segments, OPEN};
 
 /// What NAT is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +125,8 @@ pub struct TableChains {
     /// edit.
     callers: Option<Callers>,
     contexts: Vec<Cube>,
+    /// What is known of every packet asked about.
+    known: Option<(Cube, Mapping)>,
     /// Rules of the chains that are being compiled.
     parts: Vec<Ref>,
 }
@@ -246,6 +248,13 @@ pub struct Compiler<'a, 's> {
 }
 
 impl TableChains {
+    /// Chains for packets of which something is known: fields that no rule
+    /// changes. Their diagrams ask for it nowhere, and mean nothing for other
+    /// packets.
+    pub fn within(cube: &Cube) -> Self {
+        TableChains { known: Some((*cube, Mapping::from(cube))), ..TableChains::default() }
+    }
+
     /// The chain of that name, by its index in the table.
     fn index(&self, name: &Text) -> Option<usize> {
         self.names.get(name).map(|index| *index as usize)
@@ -331,7 +340,7 @@ impl<'a> Compiler<'a, '_> {
         let table = self.table;
         self.chains.names =
             table.chains.iter().enumerate().map(|(i, c)| (c.name.clone(), i as u32)).collect();
-        self.chains.contexts = vec![Cube::default()];
+        self.chains.contexts = vec![self.chains.known.as_ref().map_or(Cube::default(), |(cube, _)| *cube)];
         let mut next = 0;
         let mut calls = vec![0_u8; table.chains.len()];
         let mut first_ids = Vec::with_capacity(table.chains.len());
@@ -405,7 +414,8 @@ impl<'a> Compiler<'a, '_> {
 
     /// A chain as its callers see it.
     fn whole_chain(&mut self, index: usize, raw: bool) -> Result<Ref, Error> {
-        self.chain(index, raw, Known { cube: &Cube::default(), number: Some(ANYWHERE) })
+        let cube = self.chains.contexts.first().copied().unwrap_or_default();
+        self.chain(index, raw, Known { cube: &cube, number: Some(ANYWHERE) })
     }
 
     /// A chain as those of its callers see it who know something of the
@@ -720,7 +730,7 @@ impl<'a> Compiler<'a, '_> {
         let mut conditions: Vec<Ref> = Vec::new();
         for statement in rest.iter().rev() {
             match statement {
-                Statement::Match(condition) => conditions.push(self.sets.condition(condition, at)?),
+                Statement::Match(condition) => conditions.push(self.condition(condition, at)?),
                 Statement::Target(target) => {
                     // Conditions after this target hold for what follows it.
                     result = self.guarded(&mut conditions, result)?;
@@ -732,7 +742,7 @@ impl<'a> Compiler<'a, '_> {
             result = match excluded {
                 Some(cube) => self.sets.store.outside_cube(&cube, result)?,
                 None => {
-                    let condition = self.sets.condition(condition, at)?;
+                    let condition = self.condition(condition, at)?;
                     self.sets.store.guard(condition, result)?
                 }
             };
@@ -742,6 +752,15 @@ impl<'a> Compiler<'a, '_> {
             doubt.rule.get_or_insert_with(|| rule.text.clone());
         }
         Ok(result)
+    }
+
+    /// Where a match holds, of the packets asked about.
+    fn condition(&mut self, condition: &Match, at: Site) -> Result<Ref, Error> {
+        let set = self.sets.condition(condition, at)?;
+        match &self.chains.known {
+            Some((_, mapping)) => self.sets.store.pull_back(Ref::ALL, set, mapping),
+            None => Ok(set),
+        }
     }
 
     fn guarded(&mut self, conditions: &mut Vec<Ref>, then: Ref) -> Result<Ref, Error> {
