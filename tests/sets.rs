@@ -138,7 +138,10 @@ fn every_recorded_probe_is_in_the_set_that_the_stepper_says() {
             let named = |what: String| format!("{} {}: {what}", case.display(), probe.id);
             if prediction.ways.iter().any(|w| !w.unknown.is_empty()) {
                 if !here.iter().any(|f| !f.flow.unknown.is_empty()) {
-                    wrong.push(named(format!("unknown to the stepper alone: {:?}", prediction.ways[0].unknown)));
+                    wrong.push(named(format!(
+                        "unknown to the stepper alone: {:?}",
+                        prediction.ways[0].unknown
+                    )));
                 }
                 continue;
             }
@@ -162,7 +165,12 @@ fn every_recorded_probe_is_in_the_set_that_the_stepper_says() {
     }
     println!("{probes} probes");
     assert!(probes > 300);
-    assert!(wrong.is_empty(), "{} wrong of {probes}\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong of {probes}\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(12)].join("\n")
+    );
 }
 
 #[test]
