@@ -112,7 +112,12 @@ pub struct TableChains {
     next_id: u32,
     /// Which chain each id is of.
     owners: HashMap<RuleId, usize>,
+    /// The chains that are being compiled, the innermost last.
+    open: Vec<usize>,
 }
+
+/// How deep chains may call each other.
+const CALLS: usize = 200;
 
 /// Puts `next` after an open leaf.
 fn after(
@@ -262,6 +267,17 @@ impl<'a> Compiler<'a, '_> {
         if let Some(known) = self.chains.chains.get(&(index, raw)) {
             return Ok(known.called);
         }
+        // No kernel loads a chain that comes back to itself.
+        if self.chains.open.contains(&index) || self.chains.open.len() > CALLS {
+            return Err(Error::Depth);
+        }
+        self.chains.open.push(index);
+        let result = self.compiled(index, raw);
+        self.chains.open.pop();
+        result
+    }
+
+    fn compiled(&mut self, index: usize, raw: bool) -> Result<Ref, Error> {
         let table = self.table;
         let Some(chain) = table.chains.get(index) else { return Ok(Ref::NONE) };
         let first = self.chains.first_ids.get(index).copied().unwrap_or(0);
