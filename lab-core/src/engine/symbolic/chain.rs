@@ -129,6 +129,8 @@ pub struct TableChains {
     known: Option<(Cube, Mapping)>,
     /// Rules of the chains that are being compiled.
     parts: Vec<Ref>,
+    /// The chains that are being compiled, the innermost last.
+    open: Vec<usize>,
 }
 
 /// Which rules call which chain.
@@ -183,6 +185,9 @@ struct Known<'c> {
     /// Its number among the contexts, if it has one.
     number: Option<u32>,
 }
+
+/// How deep chains may call each other.
+const CALLS: usize = 200;
 
 /// Puts `next` after an open leaf.
 fn after(
@@ -429,12 +434,23 @@ impl<'a> Compiler<'a, '_> {
             // Who called it up to now may go on with what they have.
             return self.recompile(index, raw);
         }
+        // No kernel loads a chain that comes back to itself.
+        if self.chains.open.contains(&index) || self.chains.open.len() > CALLS {
+            return Err(Error::Depth);
+        }
         let alone = self.chains.calls.get(index).is_some_and(|calls| *calls < 2);
         let context = match known.number {
             _ if !alone => ANYWHERE,
             Some(number) => number,
             None => self.chains.context(*known.cube),
         };
+        self.chains.open.push(index);
+        let result = self.compile(index, raw, context);
+        self.chains.open.pop();
+        result
+    }
+
+    fn compile(&mut self, index: usize, raw: bool, context: u32) -> Result<Ref, Error> {
         let table = self.table;
         let Some(chain) = table.chains.get(index) else { return Ok(Ref::NONE) };
         let first = self.chains.first_ids.get(index).copied().unwrap_or(0);

@@ -121,8 +121,6 @@ impl<'a> Symbolic<'a> {
                 connection.mark = connection_mark;
             }
             part.now.ttl = effects.ttl(part.now.ttl);
-            let (keep, flip) = effects.tos;
-            part.now.tos = overwritten(part.now.tos, keep, flip, &mut part);
             if effects.notrack && part.tracked == Tracked::None && part.info != Info::Untracked {
                 part.info = Info::Untracked;
             }
@@ -135,9 +133,46 @@ impl<'a> Symbolic<'a> {
                     effects.unclear.iter().map(|w| format!("{}: {w}", host.name)).collect();
                 part = part.claimless(&why);
             }
-            done.push((leaf.end, rule, part));
+            for part in self.overwritten(part, effects.tos)? {
+                done.push((leaf.end.clone(), rule.clone(), part));
+            }
         }
         Ok(done)
+    }
+
+    /// Gives packets the type of service `(tos & keep) ^ flip`. A bit that is
+    /// turned round is known in each part.
+    fn overwritten(&mut self, flow: Flow, (keep, flip): (u8, u8)) -> Result<Vec<Flow>, Error> {
+        let mut parts = vec![flow];
+        for bit in (0..8_u8).filter(|bit| keep & flip >> bit & 1 == 1) {
+            let one = 1_u128 << bit;
+            let mut next = Vec::new();
+            for part in parts {
+                let tos = part.now.tos;
+                if tos.mask & one != 0 {
+                    next.push(part);
+                    continue;
+                }
+                let store = &mut self.sets.store;
+                let is = store.bit(tos.field.bit(7 - u32::from(bit)))?;
+                for (set, value) in [(store.guard(is, part.set)?, one), (store.without(part.set, is)?, 0)] {
+                    if !set.is_none() {
+                        let mut part = part.part(set);
+                        let value = tos.value & !one | value;
+                        part.now.tos = Source { mask: tos.mask | one, value, ..tos };
+                        next.push(part);
+                    }
+                }
+            }
+            parts = next;
+        }
+        let (keep, flip) = (u128::from(keep), u128::from(flip));
+        for part in &mut parts {
+            let tos = &mut part.now.tos;
+            let mask = tos.mask | u128::from(u8::MAX) & !keep;
+            *tos = Source { mask, value: ((tos.value & tos.mask & keep) ^ flip) & mask, ..*tos };
+        }
+        Ok(parts)
     }
 
     fn filter(
@@ -847,23 +882,4 @@ fn follow(host: &Host, mut flow: Flow, index: usize, direction: Direction, flags
     flow.tracked = Tracked::Known(index);
     flow.info = info;
     flow
-}
-
-/// Type of service after `(tos & keep) ^ flip`.
-fn overwritten(tos: Source, keep: u8, flip: u8, flow: &mut Flow) -> Source {
-    if (keep, flip) == (u8::MAX, 0) {
-        return tos;
-    }
-    let lost = u128::from(!keep);
-    let turned = u128::from(flip & keep) & !tos.mask;
-    if turned != 0 {
-        // A bit of the packet turned round is none that a source can tell.
-        let why = "type of service with bits turned round".to_owned();
-        *flow = flow.clone().claimless(&[why]);
-    }
-    Source {
-        field: tos.field,
-        mask: tos.mask | lost,
-        value: ((tos.value & tos.mask & u128::from(keep)) ^ u128::from(flip)) & (tos.mask | lost),
-    }
 }
