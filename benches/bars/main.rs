@@ -6,6 +6,7 @@
 
 mod fib_data;
 mod forwarding;
+mod hypervisors;
 mod kube;
 mod kube_proxy;
 mod service_matrix;
@@ -16,8 +17,12 @@ use table::Row;
 /// A group of rows by the name that selects it.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 3] =
-    [("kube", kube::rows), ("forwarding", forwarding::rows), ("service_matrix", service_matrix::rows)];
+const GROUPS: [Group; 4] = [
+    ("kube", kube::rows),
+    ("forwarding", forwarding::rows),
+    ("hypervisors", hypervisors::rows),
+    ("service_matrix", service_matrix::rows),
+];
 
 fn main() {
     if let Some(services) = std::env::args().find_map(|a| a.strip_prefix(kube::ALONE).map(str::to_owned)) {

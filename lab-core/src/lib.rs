@@ -13,6 +13,8 @@
 //! - [`query`]: the questions
 //! - [`render`]: answers as text and JSON
 //! - [`snapshot`]: a lab folder on disk
+//!
+//! With feature `proptest`, `strategies` makes random packets, rules and labs.
 
 pub mod addr;
 #[cfg(feature = "cli")]
@@ -25,6 +27,8 @@ pub mod render;
 pub mod semantics;
 pub mod snapshot;
 pub mod space;
+#[cfg(feature = "proptest")]
+pub mod strategies;
 
 pub use model::Lab;
 

@@ -1,6 +1,6 @@
 //! Errors of lab-core as Python exceptions.
 
-use lab_core::{formats, query, render, snapshot};
+use lab_core::{formats, query, render, snapshot, space};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::{create_exception, PyErr};
@@ -52,6 +52,12 @@ impl From<snapshot::Error> for Failure {
 impl From<query::Error> for Failure {
     fn from(error: query::Error) -> Self {
         Failure::Question(error)
+    }
+}
+
+impl From<space::Error> for Failure {
+    fn from(error: space::Error) -> Self {
+        Failure::Question(query::Error::Space(error))
     }
 }
 

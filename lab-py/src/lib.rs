@@ -1,7 +1,9 @@
 //! Python bindings of lab-core: arguments in, answers out, errors as
 //! exceptions. Every decision is lab-core's.
 
+mod answers;
 mod error;
+mod sets;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,7 +17,9 @@ use lab_core::{render, snapshot};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyList};
 
+use answers::{Checked, Matrix, Reach};
 use error::Failure;
+use sets::PacketSet;
 
 /// An end of a question as Python gives it.
 #[derive(FromPyObject)]
@@ -181,6 +185,126 @@ impl Lab {
         Ok(Trace { answer, full })
     }
 
+    /// Tells which packets get from where to where: all of them at once.
+    ///
+    /// Args:
+    ///     from_ (str | IPv4Address | IPv6Address | None): who sends: a host,
+    ///         `HOST:IFACE`, an address, a prefix, or `@outside`. None: every
+    ///         host, and `@outside`.
+    ///     to (str | IPv4Address | IPv6Address | None): where they should
+    ///         arrive: a host, `HOST:IFACE`, an address or prefix as written
+    ///         in the packet, or `@outside`. None: anywhere.
+    ///     proto (str | int | None): the protocol. None: every one, or tcp if
+    ///         `dport` is given.
+    ///     dport (int | tuple[int, int] | None): destination port or ports,
+    ///         first and last.
+    ///     sport (int | tuple[int, int] | None): source port or ports.
+    ///     family ("ipv4" | "ipv6" | None): one IP version alone.
+    ///     and_back (bool): count only what is answered, and the answer comes
+    ///         back.
+    ///     any_packet (bool): any packets, not only those that open
+    ///         connections.
+    ///
+    /// Returns:
+    ///     Reach: the packets that arrive, and what keeps others from it.
+    ///
+    /// Raises:
+    ///     QuestionError: an end is not there or cannot send, or the protocol
+    ///         or family is unknown.
+    #[pyo3(signature = (from_=None, to=None, *, proto=None, dport=None, sport=None, family=None, and_back=false, any_packet=false))]
+    #[allow(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn reach(
+        &self,
+        py: Python<'_>,
+        from_: Option<Side>,
+        to: Option<Side>,
+        proto: Option<Protocol>,
+        dport: Option<sets::Ports>,
+        sport: Option<sets::Ports>,
+        family: Option<&str>,
+        and_back: bool,
+        any_packet: bool,
+    ) -> PyResult<Reach> {
+        let headers = sets::headers(proto, dport, sport, family, any_packet)?;
+        let answer = py.detach(|| -> Result<_, Failure> {
+            let end = |side: Option<Side>| side.map(|s| s.end(&self.lab)).transpose();
+            let question = query::reach::Question { from: end(from_)?, to: end(to)?, headers, and_back };
+            Ok(query::reach::reach(&self.lab, &question)?)
+        })?;
+        Ok(Reach { answer })
+    }
+
+    /// Tells who reaches whom, for some services: hosts by hosts.
+    ///
+    /// Args:
+    ///     services (list[str]): `tcp/22`, `udp/53`, `icmp`.
+    ///     family ("ipv4" | "ipv6" | None): which addresses of the hosts to
+    ///         use. None: IPv4 if there is one.
+    ///
+    /// Returns:
+    ///     Matrix: for each service, each pair of hosts.
+    ///
+    /// Raises:
+    ///     QuestionError: a service or the family is unknown.
+    #[pyo3(signature = (services=None, *, family=None))]
+    fn matrix(
+        &self,
+        py: Python<'_>,
+        services: Option<Vec<String>>,
+        family: Option<&str>,
+    ) -> PyResult<Matrix> {
+        let answer = py.detach(|| -> Result<_, Failure> {
+            let family = family.map(self::family).transpose()?;
+            let services = match services {
+                None => vec![query::matrix::Service::PING],
+                Some(list) => list.iter().map(|s| s.parse()).collect::<Result<_, _>>()?,
+            };
+            Ok(query::matrix::matrix(&self.lab, &services, family)?)
+        })?;
+        Ok(Matrix { answer })
+    }
+
+    /// Judges a policy: who must reach whom, who must not, who alone may.
+    ///
+    /// Args:
+    ///     policy (str | dict[str, Any]): the text of a policy file, or its
+    ///         values.
+    ///
+    /// Returns:
+    ///     Checked: each demand, and a counterexample for those not met.
+    ///
+    /// Raises:
+    ///     QuestionError: the policy is none, or names an end or service that
+    ///         is not there.
+    fn check(&self, py: Python<'_>, policy: answers::Policy<'_>) -> PyResult<Checked> {
+        let policy = policy.read(py)?;
+        let answer = py.detach(|| query::policy::check(&self.lab, &policy)).map_err(Failure::from)?;
+        Ok(Checked { answer })
+    }
+
+    /// The lab as it would be after some changes. Hosts that are not changed
+    /// are shared with this one, which stays as it is.
+    ///
+    /// Args:
+    ///     *changes (str): commands as typed on a host,
+    ///         `HOST: iptables -I FORWARD 1 -s 10.0.0.0/8 -j ACCEPT`,
+    ///         `HOST: ip route add …`, `HOST: ip link set eth0 down`,
+    ///         `HOST: sysctl -w net.ipv4.ip_forward=0`.
+    ///
+    /// Returns:
+    ///     Lab: the changed lab.
+    ///
+    /// Raises:
+    ///     QuestionError: a change is not understood, or is about something
+    ///         that is not there.
+    #[pyo3(signature = (*changes))]
+    fn what_if(&self, changes: Vec<String>) -> PyResult<Self> {
+        let changes = changes.iter().map(|c| c.parse()).collect::<Result<Vec<_>, query::Error>>();
+        let lab =
+            query::what_if::what_if(&self.lab, &changes.map_err(Failure::from)?).map_err(Failure::from)?;
+        Ok(Lab { lab, folder: self.folder.clone() })
+    }
+
     /// Says what happens to each of a list of packets.
     ///
     /// Args:
@@ -343,7 +467,7 @@ mod _lab_py {
     #[pymodule_export]
     use super::error::{LabError, QuestionError, SnapshotError};
     #[pymodule_export]
-    use super::{Lab, Summary, Trace};
+    use super::{Checked, Lab, Matrix, PacketSet, Reach, Summary, Trace};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name that Python programs look for")]

@@ -1,12 +1,24 @@
 //! Shared by the tests and benches of the workspace: the bundled lab, copies
-//! of it that a test may damage, and the `lab` command run in-process.
+//! of it that a test may damage, the `lab` command run in-process, and how sets
+//! of packets are held to the stepper.
 
 #![allow(clippy::unwrap_used)]
+
+mod hypervisors;
+
+pub use hypervisors::hypervisors;
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lab_core::engine::explore;
+use lab_core::engine::journey::Journey;
+use lab_core::engine::stepper::{walk, Entry, Sender, World};
+use lab_core::engine::symbolic::{Ending, Flow, Flowed, Sending, Symbolic};
+use lab_core::model::{Decision, Host, Interface, Outcome, Packet, Place, Stage};
+use lab_core::space::{self, header, Field, Header, Source, Store};
+use lab_core::Lab;
 use tempfile::TempDir;
 
 /// The stages of the bundled lab, in their order.
@@ -192,4 +204,218 @@ pub fn hosts(stage_name: &str) -> Vec<PathBuf> {
         fs::read_dir(stage(stage_name).join("hosts")).unwrap().map(|e| e.unwrap().path()).collect();
     hosts.sort();
     hosts
+}
+
+/// Where packets enter: what the sets and the stepper are asked alike.
+#[derive(Clone, Copy, Debug)]
+pub enum Entrance<'a> {
+    /// Programs of a host send them.
+    Send(&'a Host, Sending),
+    /// Frames arrive at an interface.
+    Inject(&'a Host, &'a Interface),
+}
+
+impl<'a> Entrance<'a> {
+    /// Every packet that enters here with the hops, length, mark and DF of one.
+    ///
+    /// # Errors
+    /// As the engine.
+    pub fn flows(self, engine: &mut Symbolic<'a>, like: &Packet) -> Result<Vec<Flowed>, space::Error> {
+        let set = engine.headers()?;
+        let mut flow = Flow::new(set, like.ttl, like.length, like.mark);
+        flow.now.df = like.df;
+        match self {
+            Entrance::Send(host, sending) => engine.send(host, flow, sending),
+            Entrance::Inject(host, device) => engine.inject(host, device, flow),
+        }
+    }
+
+    /// Every way of one packet; none if there are too many.
+    pub fn ways(self, lab: &Lab, packet: &Packet) -> Option<Vec<Journey>> {
+        let entry = match self {
+            Entrance::Send(host, Sending::Raw) => Entry::Send(host.name.clone(), Sender::Raw),
+            Entrance::Send(host, _) => Entry::Send(host.name.clone(), Sender::Socket),
+            Entrance::Inject(host, device) => {
+                Entry::Arrive(Place { host: host.name.clone(), iface: device.name.clone() })
+            }
+        };
+        let explored = explore::all(256, |choices| walk(lab, &mut World::default(), choices, &entry, packet));
+        (!explored.cut).then_some(explored.results)
+    }
+}
+
+/// What a field of the header is at the end.
+fn value(source: Source, sent: &Header) -> u128 {
+    (sent.get(source.field) & !source.mask) | (source.value & source.mask)
+}
+
+fn same_header(flowed: &Flowed, seen: &Packet, sent: &Header) -> Result<(), String> {
+    let end = header(seen);
+    let now = &flowed.flow.now;
+    for (field, source) in [
+        (Field::Src, now.ends.src),
+        (Field::Dst, now.ends.dst),
+        (Field::Sport, now.ends.sport),
+        (Field::Dport, now.ends.dport),
+        (Field::Tos, now.tos),
+    ] {
+        if source.field == Field::FreshPort && source.mask == 0 {
+            continue;
+        }
+        let (ours, theirs) = (value(source, sent), end.get(field));
+        let has = seen.transport.ports().is_some() || !matches!(field, Field::Sport | Field::Dport);
+        if ours != theirs && has {
+            return Err(format!("{field:?}: set {ours:x}, stepper {theirs:x}"));
+        }
+    }
+    if (now.ttl, now.mark) != (seen.ttl, seen.mark) {
+        return Err(format!("ttl {} mark {:x}, stepper {} {:x}", now.ttl, now.mark, seen.ttl, seen.mark));
+    }
+    Ok(())
+}
+
+/// Whether a flow that a packet is in ends as one of its ways did.
+///
+/// # Errors
+/// How not.
+pub fn agrees(flowed: &Flowed, outcome: &Outcome, sent: &Header) -> Result<(), String> {
+    match (&flowed.ending, outcome) {
+        (Ending::Delivered(at), Outcome::Delivered { at: there, seen }) if at.host == there.host => {
+            same_header(flowed, seen, sent)
+        }
+        (Ending::ForwardedOut(at), Outcome::ForwardedOut { at: there, seen }) if at == there => {
+            same_header(flowed, seen, sent)
+        }
+        (Ending::Rejected(by) | Ending::Dropped(by), Outcome::Rejected { by: theirs, .. })
+            if by == theirs =>
+        {
+            Ok(())
+        }
+        (Ending::Dropped(by) | Ending::Rejected(by), Outcome::Dropped { by: theirs }) => {
+            let stage = |by: &Decision| match by {
+                Decision::Stage { host, stage } => Some((host.clone(), stage.clone())),
+                Decision::Rule(_) => None,
+            };
+            // Whether an answer about it got away is not asked of sets.
+            let unanswered = match (stage(by), stage(theirs)) {
+                (
+                    Some((a, Stage::HostUnreachable)),
+                    Some((b, Stage::NeighbourFailed | Stage::AnswerLost)),
+                ) => a == b,
+                _ => false,
+            };
+            if by == theirs || unanswered {
+                Ok(())
+            } else {
+                Err(format!("set says {by:?}"))
+            }
+        }
+        (ours, _) => Err(format!("set says {ours:?}")),
+    }
+}
+
+/// The flows that a packet is in, each with its header as sent. `chosen`: the
+/// sender's socket picks the source, so that flows tell it.
+///
+/// # Errors
+/// As the engine.
+pub fn flows_of<'f>(
+    store: &mut Store,
+    flows: &'f [Flowed],
+    packet: &Packet,
+    chosen: bool,
+) -> Result<Vec<(&'f Flowed, Header)>, space::Error> {
+    let sent = header(packet);
+    if !chosen {
+        return Ok(flows
+            .iter()
+            .filter(|f| store.lookup(f.flow.set, &sent) != 0)
+            .map(|f| (f, sent))
+            .collect());
+    }
+    let mut parts = Vec::new();
+    for field in HEADER {
+        if field != Field::Src {
+            parts.push(store.value(field, sent.get(field))?);
+        }
+    }
+    let whole = store.all_of(&parts)?;
+    let mut found = Vec::new();
+    for flowed in flows {
+        let here = store.guard(whole, flowed.flow.set)?;
+        if let Some(header) = store.example(here) {
+            found.push((flowed, header));
+        }
+    }
+    Ok(found)
+}
+
+/// The fields that a header has.
+pub const HEADER: [Field; 11] = [
+    Field::Family,
+    Field::Src,
+    Field::Dst,
+    Field::Protocol,
+    Field::Sport,
+    Field::Dport,
+    Field::IcmpType,
+    Field::IcmpCode,
+    Field::TcpFlags,
+    Field::SctpInit,
+    Field::Tos,
+];
+
+/// Holds the flows of a packet to its ways. Where the stepper is certain, so
+/// are sets. Sets may know that of several questions about one unknown port
+/// not all can be answered yes; the stepper asks each by itself. Gives how
+/// often that is so.
+///
+/// # Errors
+/// Where they differ.
+pub fn compare(here: &[(&Flowed, Header)], ways: &[Journey]) -> Result<(), String> {
+    let unknown = |w: &Journey| !w.unknown.is_empty();
+    if here.is_empty() {
+        return Err("in no set".into());
+    }
+    let claimless = here.iter().find(|(f, _)| !f.flow.unknown.is_empty());
+    if let Some(way) = ways.iter().find(|w| unknown(w)) {
+        // What happens to answers is not asked of sets.
+        if claimless.is_none() && way.answer_events.is_empty() {
+            return Err(format!("unknown to the stepper alone: {:?}", way.unknown));
+        }
+        return Ok(());
+    }
+    if let Some((flowed, _)) = claimless {
+        return Err(format!("unknown to the sets alone: {:?}", flowed.flow.unknown));
+    }
+    for (flowed, sent) in here {
+        let tried: Vec<_> = ways.iter().map(|w| agrees(flowed, &w.outcome, sent)).collect();
+        if !tried.iter().any(Result::is_ok) {
+            let told: Vec<_> = ways.iter().map(|w| told(&w.outcome)).collect();
+            return Err(format!("sets alone (for {:?}): {tried:?}\n  of ways {told:?}", flowed.flow.reasons));
+        }
+    }
+    let picked = here.iter().any(|(f, _)| f.flow.fresh.is_some());
+    for way in ways {
+        if !picked && !here.iter().any(|(f, sent)| agrees(f, &way.outcome, sent).is_ok()) {
+            let tried: Vec<_> = here.iter().map(|(f, sent)| agrees(f, &way.outcome, sent)).collect();
+            return Err(format!("the stepper alone: {}\n  {tried:?}", told(&way.outcome)));
+        }
+    }
+    Ok(())
+}
+
+/// An outcome in a line.
+pub fn told(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Delivered { at, seen } | Outcome::ForwardedOut { at, seen } => {
+            format!("{} {at} {seen} ttl {} mark {:x} tos {:x}", outcome.name(), seen.ttl, seen.mark, seen.tos)
+        }
+        Outcome::Rejected { by, .. } | Outcome::Dropped { by } => match by {
+            Decision::Rule(rule) => {
+                format!("{} by {} {} {} {:?}", outcome.name(), rule.host, rule.table, rule.chain, rule.rule)
+            }
+            Decision::Stage { host, stage } => format!("{} at {host} {stage}", outcome.name()),
+        },
+    }
 }

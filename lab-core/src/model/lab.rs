@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +39,8 @@ pub struct Lab {
     pub name: String,
     /// A sentence about it.
     pub description: Option<String>,
-    /// The hosts by name.
-    pub hosts: BTreeMap<String, Host>,
+    /// The hosts by name. A lab with a change shares the others.
+    pub hosts: BTreeMap<String, Arc<Host>>,
     /// The L2 segments. No endpoint is in two of them.
     pub links: Vec<Link>,
     /// What the lab's description says that is not understood.
@@ -47,6 +48,22 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// The host of that name.
+    pub fn host(&self, name: &str) -> Option<&Host> {
+        self.hosts.get(name).map(Arc::as_ref)
+    }
+
+    /// The host of that name, to be changed: other labs that share it keep it
+    /// as it is.
+    pub fn host_mut(&mut self, name: &str) -> Option<&mut Host> {
+        self.hosts.get_mut(name).map(Arc::make_mut)
+    }
+
+    /// Every host, by name.
+    pub fn all_hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.values().map(Arc::as_ref)
+    }
+
     /// The link that an interface is wired to.
     pub fn link_of(&self, host: &str, interface: &str) -> Option<&Link> {
         self.links.iter().find(|l| l.endpoints.iter().any(|e| e.host == host && e.interface == interface))

@@ -87,12 +87,12 @@ pub fn parse(lab: &Lab, text: &str) -> Result<End, Error> {
 /// # Errors
 /// [`Error::Unknown`] with the nearest right names.
 pub fn host<'a>(lab: &'a Lab, name: &str) -> Result<&'a Host, Error> {
-    lab.hosts.get(name).ok_or_else(|| unknown("host", name, lab.hosts.keys().map(String::as_str)))
+    lab.host(name).ok_or_else(|| unknown("host", name, lab.hosts.keys().map(String::as_str)))
 }
 
 /// Who has an address, loopback aside.
 pub fn owner(lab: &Lab, address: IpAddr) -> Option<&Host> {
-    lab.hosts.values().find(|h| h.interface_with(address).is_some())
+    lab.all_hosts().find(|h| h.interface_with(address).is_some())
 }
 
 /// The first address of an interface that others can be told.

@@ -9,7 +9,7 @@ use super::ends::{self, End};
 use super::Error;
 use crate::addr::{Family, PortRange};
 use crate::engine::symbolic::{Ending, Flow, Flowed, Sending, Symbolic};
-use crate::model::{Host, Lab, Place, TcpFlags};
+use crate::model::{Host, Lab, Place, RouteKind, TcpFlags};
 use crate::semantics::icmp;
 use crate::space::{Field, Ref, Source};
 
@@ -26,7 +26,8 @@ pub struct Headers {
     /// The IP version.
     pub family: Option<Family>,
     /// Whether any packet is meant, and not only those that open connections:
-    /// TCP with SYN alone, echo requests, SCTP INIT.
+    /// to one receiver (no group's and nobody's broadcast address), TCP with SYN alone, echo requests, SCTP INIT, type of
+    /// service 0.
     pub any: bool,
 }
 
@@ -53,7 +54,7 @@ impl<'a> Asker<'a> {
     /// # Errors
     /// If the packet sets outgrow their budget.
     pub fn headers(&mut self, asked: &Headers) -> Result<Ref, Error> {
-        let store = self.engine.store();
+        let store = &mut self.engine.sets.store;
         let mut parts = vec![store.headers()?];
         if let Some(protocol) = asked.protocol {
             let mut set = store.value(Field::Protocol, protocol.into())?;
@@ -88,6 +89,20 @@ impl<'a> Asker<'a> {
             }
             parts.push(store.value(Field::IcmpCode, 0)?);
             parts.push(store.value(Field::Tos, 0)?);
+            let mut groups: Vec<IpNet> = Vec::new();
+            for group in ["224.0.0.0/4", "255.255.255.255/32", "ff00::/8"] {
+                groups.push(group.parse().map_err(|_| Error::Unfit(group.into()))?);
+            }
+            let routes = self.lab.all_hosts().flat_map(|h| &h.routes);
+            groups.extend(routes.filter(|r| r.kind == RouteKind::Broadcast).map(|r| r.destination));
+            groups.sort_unstable();
+            groups.dedup();
+            for net in groups {
+                let family = store.family(Family::of(net.addr()))?;
+                let group = store.in_prefix(Field::Dst, net)?;
+                let group = store.guard(family, group)?;
+                parts.push(store.not(group)?);
+            }
         }
         Ok(store.all_of(&parts)?)
     }
@@ -169,8 +184,7 @@ impl<'a> Asker<'a> {
     /// The interfaces that lead out of the lab.
     pub fn doors(&self) -> impl Iterator<Item = (&'a Host, &'a crate::model::Interface)> {
         let lab = self.lab;
-        lab.hosts
-            .values()
+        lab.all_hosts()
             .flat_map(|h| h.interfaces.iter().map(move |i| (h, i)))
             .filter(move |(h, i)| lab.leads_out(&h.name, i))
     }

@@ -1,14 +1,20 @@
 //! Questions about a lab, and their answers as data.
 
+pub mod classes;
 pub mod ends;
 mod error;
 pub mod flows;
+pub mod matrix;
 pub mod observed;
+pub mod paths;
+pub mod policy;
 pub mod predict;
 pub mod reach;
+pub mod rules;
 pub mod service_matrix;
 pub mod show;
 pub mod trace;
+pub mod what_if;
 
 pub use error::Error;
 

@@ -167,7 +167,15 @@ fn gather(asker: &mut Asker, question: &Question, from: &End, flows: &[Flowed]) 
     for flowed in flows {
         let arrived = asker.arrived(flowed, question.to.as_ref())?;
         if !flowed.flow.unknown.is_empty() {
-            note_unclaimed(asker, &mut gathered, flowed.flow.set, &flowed.flow.unknown)?;
+            // What was sent elsewhere cannot arrive as sent here; at a host it
+            // can, by NAT.
+            let set = match &question.to {
+                Some(End::Address(_) | End::Prefix(_)) => {
+                    asker.engine.store().guard(meant, flowed.flow.set)?
+                }
+                _ => flowed.flow.set,
+            };
+            note_unclaimed(asker, &mut gathered, set, &flowed.flow.unknown)?;
             continue;
         }
         let store = asker.engine.store();
@@ -357,6 +365,11 @@ fn tell(
 }
 
 fn told(asker: &mut Asker, space: &Space, headers: Ref, set: Ref) -> Result<Told, Error> {
+    // As an example a packet from a port that clients use, if there is one.
+    let store = asker.engine.store();
+    let usual = store.value(Field::Sport, 40_000)?;
+    let usual = store.guard(set, usual)?;
+    let usual = space.adopt(store, usual)?.example();
     let within = space.adopt(asker.engine.store(), headers)?;
     let set = space.adopt(asker.engine.store(), set)?;
     let (lines, whole) = set.cover_within(&within, LINES)?;
@@ -364,7 +377,7 @@ fn told(asker: &mut Asker, space: &Space, headers: Ref, set: Ref) -> Result<Told
         lines: lines.iter().map(ToString::to_string).collect(),
         whole,
         count: set.count().to_string(),
-        example: set.example(),
+        example: usual.or_else(|| set.example()),
         set,
     })
 }

@@ -367,12 +367,30 @@ pub fn trace(lab: &Lab, from: &End, to: &End, question: &Question) -> Result<Tra
     }
     let ttl = icmp::default_ttl(host, family);
     let sent = packet(question, ephemeral(host), source.unwrap_or_else(|| unspecified(target)), target, ttl)?;
-    let explored = all(WAYS, |choices| round_trip(lab, choices, &entry, &sent, Reply::Service));
+    Ok(follow(lab, name, &entry, &sent))
+}
+
+/// Traces a packet as it stands, sent from an end, and the reply back.
+///
+/// # Errors
+/// An end that does not exist or cannot send it.
+pub fn of_packet(lab: &Lab, from: &End, packet: &Packet) -> Result<Trace, Error> {
+    let from = match from {
+        End::Host(_) | End::Interface(_) => from.clone(),
+        End::Address(_) | End::Prefix(_) | End::Outside => End::Address(packet.src),
+    };
+    let From { entry, name, .. } = sender(lab, &from, Some(packet.family()))?;
+    Ok(follow(lab, name, &entry, packet))
+}
+
+fn follow(lab: &Lab, name: String, entry: &Entry, sent: &Packet) -> Trace {
+    let target = sent.dst;
+    let explored = all(WAYS, |choices| round_trip(lab, choices, entry, sent, Reply::Service));
     let ways = distinct(explored.results);
     let known = |j: &Journey| j.unknown.is_empty();
     let certain =
         !explored.cut && ways.len() == 1 && ways.iter().all(|w| known(&w.there) && w.back.iter().all(known));
-    Ok(Trace {
+    Trace {
         schema: "lab.trace/1".into(),
         from: name,
         to: target,
@@ -381,5 +399,5 @@ pub fn trace(lab: &Lab, from: &End, to: &End, question: &Question) -> Result<Tra
         ways,
         reasons: explored.reasons,
         cut: explored.cut,
-    })
+    }
 }

@@ -1,12 +1,16 @@
 //! Answers as text for people and JSON for programs. Computes nothing.
 
 mod check;
+mod matrix;
+mod policy;
 pub mod predictions;
 mod reach;
 mod show;
 mod trace;
 
 pub use check::comparisons;
+pub use matrix::{matrix, matrix_markdown};
+pub use policy::policy;
 pub use reach::reach;
 pub use show::summary;
 pub use trace::trace;

@@ -9,14 +9,14 @@ use crate::query::reach::{Arrival, Reach, Refusal, Told};
 /// A rule or stage in one line.
 pub(super) fn decision(by: &Decision) -> String {
     match by {
-        Decision::Stage { host, stage } => format!("{host}: {stage}"),
+        Decision::Stage { host, stage } => safe(&format!("{host}: {stage}")),
         Decision::Rule(rule) => {
             let place = match rule.rule {
                 Some(number) => format!("{} rule {number}", rule.chain),
                 None => format!("{} policy", rule.chain),
             };
             let text = if rule.text.is_empty() { String::new() } else { format!(": {}", rule.text) };
-            format!("{}: {} {place}{text}", rule.host, rule.table)
+            safe(&format!("{}: {} {place}{text}", rule.host, rule.table))
         }
     }
 }
@@ -38,17 +38,17 @@ fn arrival(out: &mut String, arrival: &Arrival, many: bool) {
     };
     for (told, word) in [(&arrival.certain, "arrives"), (&arrival.possible, "may arrive")] {
         if !told.lines.is_empty() {
-            let _ = writeln!(out, "  {from}{} {word}{as_what}", arrival.at);
+            let _ = writeln!(out, "  {}", safe(&format!("{from}{} {word}{as_what}", arrival.at)));
             lines(out, told);
         }
     }
     for reason in &arrival.reasons {
-        let _ = writeln!(out, "    depends on {reason}");
+        let _ = writeln!(out, "    depends on {}", safe(reason));
     }
 }
 
 fn refusal(out: &mut String, refusal: &Refusal, many: bool) {
-    let from = if many { format!("{} ", refusal.from) } else { String::new() };
+    let from = if many { safe(&format!("{} ", refusal.from)) } else { String::new() };
     let word = if refusal.rejected { "rejected by" } else { "dropped by" };
     let back = if refusal.on_the_way_back { ", on the way back" } else { "" };
     let looped = if refusal.looped { ", after going round in a loop" } else { "" };
@@ -68,7 +68,7 @@ pub fn reach(reach: &Reach) -> String {
         (false, true) => "any packets and their answers",
     };
     let many = reach.from.is_none();
-    let _ = writeln!(out, "{what} from {from} to {to}");
+    let _ = writeln!(out, "{}", safe(&format!("{what} from {from} to {to}")));
     if reach.arrivals.is_empty() {
         let _ = writeln!(out, "  none");
     }
@@ -81,5 +81,5 @@ pub fn reach(reach: &Reach) -> String {
             refusal(&mut out, item, many);
         }
     }
-    safe(&out)
+    out
 }

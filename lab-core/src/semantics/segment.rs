@@ -143,7 +143,7 @@ fn vtep_peers<'a>(
     remotes.dedup();
     let mut peers = Vec::new();
     for remote in remotes {
-        for peer in lab.hosts.values().filter(|h| h.name != host.name && h.interface_with(remote).is_some()) {
+        for peer in lab.all_hosts().filter(|h| h.name != host.name && h.interface_with(remote).is_some()) {
             let same = |i: &&Interface| matches!(&i.kind, InterfaceKind::Vxlan(v) if v.vni == vni);
             peers.extend(peer.interfaces.iter().filter(same).map(|i| (peer, i)));
         }

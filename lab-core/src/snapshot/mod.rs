@@ -70,7 +70,7 @@ pub fn open(path: &Path) -> Result<Lab, Error> {
     let lab = Lab {
         name: declared.name.unwrap_or_else(|| root.name()),
         description: declared.description,
-        hosts,
+        hosts: hosts.into_iter().map(|(name, host)| (name, host.into())).collect(),
         links: declared.links,
         unmodelled: declared.unmodelled,
     };

@@ -81,6 +81,8 @@ impl Store {
             let mut parts: Vec<Ref> =
                 COUNTED.iter().map(|f| self.value(*f, example.get(*f))).collect::<Result<_, _>>()?;
             let mut values: Vec<(Field, Vec<(u128, u128)>)> = Vec::new();
+            let family = self.value(Field::Family, example.get(Field::Family))?;
+            let kin = self.guard(family, headers)?;
             for field in WIDENED {
                 let index = COUNTED.iter().position(|f| *f == field).unwrap_or_default();
                 parts[index] = Ref::ALL;
@@ -106,7 +108,13 @@ impl Store {
                     }
                 };
                 parts[index] = good;
-                values.push((field, found));
+                // Tell nothing of values that are outside anyway.
+                let among = self.guard(others, kin)?;
+                let shown = match (field, self.shown(among, good, field, width)?) {
+                    (Field::Src | Field::Dst, _) if found.len() > 1 << 10 => None,
+                    (_, shown) => shown,
+                };
+                values.push((field, shown.unwrap_or(found)));
             }
             let line = self.all_of(&parts)?;
             left = self.without(left, line)?;
@@ -161,6 +169,26 @@ impl Store {
         Some(found)
     }
 
+    /// The values of a field that are both in a set and among those of
+    /// `within`, as intervals; empty if all of the latter are in the set.
+    fn shown(
+        &mut self,
+        within: Ref,
+        set: Ref,
+        field: Field,
+        width: u32,
+    ) -> Result<Option<Vec<(u128, u128)>>, Error> {
+        let (start, end) = (field.bit(0), field.bit(0) + width);
+        let among = self.forget(within, &|p| p < start || p >= end, true)?;
+        if self.without(among, set)?.is_none() {
+            // A lone protocol is worth its name.
+            let all = if field == Field::Protocol { self.intervals(among, field, width) } else { None };
+            return Ok(Some(all.filter(|a| matches!(a.as_slice(), [(x, y)] if x == y)).unwrap_or_default()));
+        }
+        let both = self.guard(set, among)?;
+        Ok(self.intervals(both, field, width))
+    }
+
     /// The widest prefix around a value that lies in a set of one field.
     fn prefix_around(
         &mut self,
@@ -211,6 +239,7 @@ fn line_of(v6: bool, values: &[(Field, Vec<(u128, u128)>)]) -> Line {
     let of = |field: Field| {
         let found = values.iter().find(|(f, _)| *f == field).map(|(_, v)| v.as_slice()).unwrap_or_default();
         let most = if field.width() >= 128 { u128::MAX } else { (1 << field.width()) - 1 };
+        // An empty list already means any.
         if found == [(0, most)] {
             &[]
         } else {

@@ -235,6 +235,20 @@ impl Segments {
         }
     }
 
+    /// The items, in order.
+    pub fn items(&self) -> Vec<Ref> {
+        let mut found = Vec::with_capacity(self.len());
+        let mut stack: Vec<u32> = self.root.into_iter().collect();
+        while let Some(at) = stack.pop() {
+            let segment = self.segments[at as usize];
+            match segment.halves {
+                Some((a, b)) => stack.extend([b, a]),
+                None => found.push(segment.value),
+            }
+        }
+        found
+    }
+
     /// Every diagram held, for [`Store::collect`].
     pub fn roots(&mut self) -> impl Iterator<Item = &mut Ref> {
         // A freed place may hold a reference that is dead.

@@ -262,13 +262,13 @@ impl PacketSet {
             return self.space.make(|store| operation(store, a, b));
         }
         // A set of another space is brought here first.
-        let copy = {
+        // By way of a store of its own, so that never two are locked at once.
+        let mut fresh = Store::default();
+        let root = {
             let from = other.space.lock();
-            let root = from.roots[other.slot as usize];
-            let store = from.store.clone();
-            drop(from);
-            self.space.make(|own| own.import(&store, root))?
+            fresh.import(&from.store, from.roots[other.slot as usize])?
         };
+        let copy = self.space.make(|own| own.import(&fresh, root))?;
         self.with(&copy, operation)
     }
 

@@ -9,6 +9,30 @@ and which rule decides: asked of a snapshot folder, without touching a network.
 True
 """
 
-from ._lab_py import Lab, LabError, QuestionError, SnapshotError, Summary, Trace, __version__
+from ._lab_py import (
+    Checked,
+    Lab,
+    LabError,
+    Matrix,
+    PacketSet,
+    QuestionError,
+    Reach,
+    SnapshotError,
+    Summary,
+    Trace,
+    __version__,
+)
 
-__all__ = ["Lab", "LabError", "QuestionError", "SnapshotError", "Summary", "Trace", "__version__"]
+__all__ = [
+    "Checked",
+    "Lab",
+    "LabError",
+    "Matrix",
+    "PacketSet",
+    "QuestionError",
+    "Reach",
+    "SnapshotError",
+    "Summary",
+    "Trace",
+    "__version__",
+]

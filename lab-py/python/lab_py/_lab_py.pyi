@@ -1,10 +1,22 @@
 """The compiled part of lab_py."""
 
 import os
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any, Literal, final
 
-__all__ = ["Lab", "LabError", "QuestionError", "SnapshotError", "Summary", "Trace", "__version__"]
+__all__ = [
+    "Checked",
+    "Lab",
+    "LabError",
+    "Matrix",
+    "PacketSet",
+    "QuestionError",
+    "Reach",
+    "SnapshotError",
+    "Summary",
+    "Trace",
+    "__version__",
+]
 
 __version__: str
 
@@ -98,6 +110,81 @@ class Lab:
             OverflowError: a port or the mark is out of range.
         """
 
+    def reach(
+        self,
+        from_: str | IPv4Address | IPv6Address | None = None,
+        to: str | IPv4Address | IPv6Address | None = None,
+        *,
+        proto: str | int | None = None,
+        dport: int | tuple[int, int] | None = None,
+        sport: int | tuple[int, int] | None = None,
+        family: Literal["ipv4", "ipv6"] | None = None,
+        and_back: bool = False,
+        any_packet: bool = False,
+    ) -> Reach:
+        """Tells which packets get from where to where: all of them at once.
+
+        Args:
+            from_: who sends: a host, ``HOST:IFACE``, an address, a prefix, or
+                ``@outside``. None: every host, and ``@outside``.
+            to: where they should arrive: a host, ``HOST:IFACE``, an address or
+                prefix as written in the packet, or ``@outside``. None:
+                anywhere.
+            proto: the protocol. None: every one, or tcp if ``dport`` is given.
+            dport: destination port or ports, first and last.
+            sport: source port or ports, first and last.
+            family: one IP version alone.
+            and_back: count only what is answered, and the answer comes back.
+            any_packet: any packets, not only those that open connections.
+
+        Raises:
+            QuestionError: an end is not there or cannot send, or the protocol
+                or family is unknown.
+            OverflowError: a port is out of range.
+        """
+
+    def matrix(
+        self, services: list[str] | None = None, *, family: Literal["ipv4", "ipv6"] | None = None
+    ) -> Matrix:
+        """Tells who reaches whom, for some services: hosts by hosts.
+
+        Args:
+            services: ``tcp/22``, ``udp/53``, ``icmp``. None: ``icmp``.
+            family: which addresses of the hosts to use. None: IPv4 if there
+                is one.
+
+        Raises:
+            QuestionError: a service or the family is unknown.
+        """
+
+    def check(self, policy: str | dict[str, Any]) -> Checked:
+        """Judges a policy: who must reach whom, who must not, who alone may.
+
+        Args:
+            policy: the text of a policy file, or its values.
+
+        Raises:
+            QuestionError: the policy is none, or names an end or service that
+                is not there.
+        """
+
+    def what_if(self, *changes: str) -> Lab:
+        """The lab as it would be after some changes.
+
+        Hosts that are not changed are shared with this one, which stays as it
+        is.
+
+        Args:
+            changes: commands as typed on a host,
+                ``HOST: iptables -I FORWARD 1 -s 10.0.0.0/8 -j ACCEPT``,
+                ``HOST: ip route add …``, ``HOST: ip link set eth0 down``,
+                ``HOST: sysctl -w net.ipv4.ip_forward=0``.
+
+        Raises:
+            QuestionError: a change is not understood, or is about something
+                that is not there.
+        """
+
     def predict(self, probes: list[dict[str, Any]] | str | None = None) -> dict[str, Any]:
         """Says what happens to each of a list of packets.
 
@@ -178,3 +265,160 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as data: what ``lab --json show`` prints."""
+
+_Prefix = str | IPv4Address | IPv6Address | IPv4Network | IPv6Network | IPv4Interface | IPv6Interface
+
+@final
+class PacketSet:
+    """A set of packets: exact, however large.
+
+    It never changes, can be pickled, and is combined as sets are: ``a | b``,
+    ``a & b``, ``a - b``, ``~a``, ``a == b``, ``a <= b``, ``bool(a)``.
+    """
+
+    def __new__(
+        cls,
+        *,
+        src: _Prefix | None = None,
+        dst: _Prefix | None = None,
+        proto: str | int | None = None,
+        sport: int | tuple[int, int] | None = None,
+        dport: int | tuple[int, int] | None = None,
+        family: Literal["ipv4", "ipv6"] | None = None,
+    ) -> PacketSet:
+        """The packets that meet every condition; without one, every packet.
+
+        Args:
+            src: source prefix.
+            dst: destination prefix.
+            proto: the protocol; tcp if a port is given.
+            sport: source port or ports, first and last.
+            dport: destination port or ports, first and last.
+            family: the IP version.
+
+        Raises:
+            QuestionError: a prefix, protocol or family is none.
+            OverflowError: a port is out of range.
+        """
+
+    def __or__(self, other: PacketSet, /) -> PacketSet: ...
+    def __ror__(self, other: PacketSet, /) -> PacketSet: ...
+    def __and__(self, other: PacketSet, /) -> PacketSet: ...
+    def __rand__(self, other: PacketSet, /) -> PacketSet: ...
+    def __sub__(self, other: PacketSet, /) -> PacketSet: ...
+    def __rsub__(self, other: PacketSet, /) -> PacketSet: ...
+    def __invert__(self) -> PacketSet: ...
+    def __bool__(self) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __le__(self, other: PacketSet, /) -> bool: ...
+    def __lt__(self, other: PacketSet, /) -> bool: ...
+    def __ge__(self, other: PacketSet, /) -> bool: ...
+    def __gt__(self, other: PacketSet, /) -> bool: ...
+    __hash__ = None  # type: ignore[assignment]
+    @property
+    def count(self) -> int:
+        """How many headers there are in it: addresses, protocol, ports or ICMP
+        type and code, TCP flags, type of service."""
+
+    def example(self) -> dict[str, Any] | None:
+        """One of its packets, in the form of those of ``lab --json trace``."""
+
+    def lines(self, most: int = 32) -> list[str]:
+        """Lines that describe it, ``tcp 10.0.0.0/8 -> any dport 22``.
+
+        Args:
+            most: how many lines, at most.
+        """
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]: ...
+    def to_json(self) -> str:
+        """The set in a form to keep."""
+
+    @staticmethod
+    def from_json(text: str) -> PacketSet:
+        """The set that ``to_json`` wrote.
+
+        Raises:
+            QuestionError: the text is no packet set.
+        """
+
+@final
+class Reach:
+    """The answer of ``Lab.reach``: packets that arrive, and what keeps others
+    from it.
+
+    ``str()`` of it is its text.
+    """
+
+    @property
+    def holds(self) -> bool:
+        """Whether some packet certainly arrives."""
+
+    @property
+    def certain(self) -> PacketSet:
+        """The packets, as sent, that certainly arrive."""
+
+    @property
+    def possible(self) -> PacketSet:
+        """The packets, as sent, that may arrive, but need not."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as data: what ``lab --json reach`` prints."""
+
+@final
+class Matrix:
+    """The answer of ``Lab.matrix``: who reaches whom.
+
+    ``str()`` of it is its text.
+    """
+
+    @property
+    def holds(self) -> bool:
+        """Whether everybody certainly reaches everybody."""
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts, sorted."""
+
+    def answer(
+        self, service: str, from_: str, to: str
+    ) -> Literal["yes", "no", "possible", "no-address"]:
+        """Whether one host reaches another.
+
+        Args:
+            service: a service that was asked for.
+            from_: who sends.
+            to: who is meant.
+
+        Raises:
+            QuestionError: the service was not asked for, or a host is not
+                there.
+        """
+
+    def markdown(self) -> str:
+        """The matrix as Markdown."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as data: what ``lab --json matrix`` prints."""
+
+@final
+class Checked:
+    """The answer of ``Lab.check``: a policy, judged.
+
+    ``str()`` of it is its text.
+    """
+
+    @property
+    def holds(self) -> bool:
+        """Whether every demand is certainly met."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as data: what ``lab --json check`` prints."""
+
+    def text(self, *, coverage: bool = False) -> str:
+        """The answer as text: what ``lab check`` prints.
+
+        Args:
+            coverage: name the rules that no demand meets.
+        """

@@ -300,7 +300,7 @@ impl<'a> Walk<'a, '_> {
             .into_iter()
             .flat_map(|l| l.endpoints.iter())
             .filter(|e| e.host != host.name || e.interface != device.name)
-            .filter_map(|e| lab.hosts.get(&e.host).and_then(|h| h.interface(&e.interface).map(|i| (h, i))))
+            .filter_map(|e| lab.host(&e.host).and_then(|h| h.interface(&e.interface).map(|i| (h, i))))
             .collect();
         let found = if peers.len() <= 1 {
             peers.first().copied()
@@ -321,7 +321,7 @@ impl<'a> Walk<'a, '_> {
         };
         let Some((peer, end)) = found else {
             let there: Vec<&Host> =
-                lab.peers(&host.name, &device.name).filter_map(|e| lab.hosts.get(&e.host)).collect();
+                lab.peers(&host.name, &device.name).filter_map(|e| lab.host(&e.host)).collect();
             if let Some(host) = there.iter().find(|h| h.unknown.contains(&crate::model::Part::Links)) {
                 let what = "the links are not in the snapshot".to_owned();
                 return self.dropped(&host.name, Stage::Unmodelled(what));

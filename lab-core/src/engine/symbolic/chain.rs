@@ -129,6 +129,8 @@ pub struct TableChains {
     known: Option<(Cube, Mapping)>,
     /// Rules of the chains that are being compiled.
     parts: Vec<Ref>,
+    /// The chains that are being compiled, the innermost last.
+    open: Vec<usize>,
 }
 
 /// Which rules call which chain.
@@ -183,6 +185,9 @@ struct Known<'c> {
     /// Its number among the contexts, if it has one.
     number: Option<u32>,
 }
+
+/// How deep chains may call each other.
+const CALLS: usize = 200;
 
 /// Puts `next` after an open leaf.
 fn after(
@@ -378,6 +383,16 @@ impl<'a> Compiler<'a, '_> {
         sets.store.map_leaves(whole, &mut |leaf| decided(leaves, leaf, &policy))
     }
 
+    /// The diagrams of a chain's rules, in order: each as if it were alone.
+    ///
+    /// # Errors
+    /// If the store's budget is used up.
+    pub fn parts(&mut self, index: usize) -> Result<Vec<Ref>, Error> {
+        self.undecided(index)?;
+        let raw = self.table.chains.get(index).is_some_and(is_raw);
+        Ok(self.chains.compiled(index, raw).map(|c| c.segments.items()).unwrap_or_default())
+    }
+
     /// A base chain as a diagram whose undecided leaves mean its policy; an
     /// edit of a chain below changes little of it.
     ///
@@ -385,8 +400,7 @@ impl<'a> Compiler<'a, '_> {
     /// If the store's budget is used up.
     pub fn undecided(&mut self, index: usize) -> Result<Ref, Error> {
         self.prepare();
-        let raw =
-            self.table.chains.get(index).is_some_and(|c| c.base.is_some_and(|b| b.priority < CONNTRACK));
+        let raw = self.table.chains.get(index).is_some_and(is_raw);
         std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
         let result = self.whole_chain(index, raw);
         std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
@@ -420,12 +434,23 @@ impl<'a> Compiler<'a, '_> {
             // Who called it up to now may go on with what they have.
             return self.recompile(index, raw);
         }
+        // No kernel loads a chain that comes back to itself.
+        if self.chains.open.contains(&index) || self.chains.open.len() > CALLS {
+            return Err(Error::Depth);
+        }
         let alone = self.chains.calls.get(index).is_some_and(|calls| *calls < 2);
         let context = match known.number {
             _ if !alone => ANYWHERE,
             Some(number) => number,
             None => self.chains.context(*known.cube),
         };
+        self.chains.open.push(index);
+        let result = self.compile(index, raw, context);
+        self.chains.open.pop();
+        result
+    }
+
+    fn compile(&mut self, index: usize, raw: bool, context: u32) -> Result<Ref, Error> {
         let table = self.table;
         let Some(chain) = table.chains.get(index) else { return Ok(Ref::NONE) };
         let first = self.chains.first_ids.get(index).copied().unwrap_or(0);
@@ -1020,6 +1045,11 @@ impl<'a> Compiler<'a, '_> {
             }
         }
     }
+}
+
+/// Whether a chain runs before connection tracking.
+fn is_raw(chain: &Chain) -> bool {
+    chain.base.is_some_and(|b| b.priority < CONNTRACK)
 }
 
 /// What a chain is to its callers: a return falls out of it.

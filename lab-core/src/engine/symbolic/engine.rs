@@ -1,7 +1,7 @@
 //! The symbolic engine's state, and what every stage needs: splitting flows by
 //! diagrams, and ending them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -10,7 +10,8 @@ use super::chain::{ChainLeaves, Compiler, End, Leaf, RuleId, TableChains};
 use super::flow::{Ending, Flow, Passed};
 use crate::addr::Family;
 use crate::model::{
-    Chain, Decision, HopDirection, Host, Interface, Lab, Owner, Part, Place, RuleRef, Stage, Table,
+    Chain, Decision, HopDirection, Host, Interface, Lab, Owner, Part, Place, Rule, RuleRef, Stage, Statement,
+    Table, Target, Verdict,
 };
 use crate::semantics::sets::Sets;
 use crate::space::{Error, Field, Mapping, Ref, Source, Store};
@@ -30,6 +31,8 @@ pub struct Symbolic<'a> {
     /// How many parts flows may come to, in all.
     pub limit: usize,
     pub(super) steps: Vec<super::walk::Step<'a>>,
+    /// The rules that decided about some packet, where that is watched.
+    watched: Option<BTreeSet<RuleRef>>,
 }
 
 /// A base chain, ready to be asked.
@@ -52,6 +55,9 @@ pub struct Flowed {
     pub looped: bool,
 }
 
+/// So many addresses are asked about one by one.
+const FEW: usize = 64;
+
 /// The most parts that the flows of a question come to.
 const LIMIT: usize = 200_000;
 
@@ -67,6 +73,7 @@ impl<'a> Symbolic<'a> {
             out: Vec::new(),
             limit: LIMIT,
             steps: Vec::new(),
+            watched: None,
         }
     }
 
@@ -119,6 +126,68 @@ impl<'a> Symbolic<'a> {
     /// If the diagrams outgrow their budget.
     pub fn chain_diagram(&mut self, host: &'a Host, table: usize, chain: usize) -> Result<Ref, Error> {
         self.base(host, table, chain).map(|b| b.whole)
+    }
+
+    /// Watches from now on which rules decide about the packets asked about.
+    pub fn watch_rules(&mut self) {
+        self.watched.get_or_insert_with(BTreeSet::new);
+    }
+
+    /// Notes the rules of a base chain that decide about packets of a flow.
+    pub(super) fn watch(
+        &mut self,
+        host: &Host,
+        (table, chain): (usize, usize),
+        flow: &Flow,
+        mapping: &Mapping,
+        whole: Ref,
+    ) -> Result<(), Error> {
+        if self.watched.is_none() {
+            return Ok(());
+        }
+        let told = self.sets.store.pull_back(flow.set, whole, mapping)?;
+        let Some(base) = host.ruleset.tables.get(table).and_then(|t| t.chains.get(chain)) else {
+            return Ok(());
+        };
+        let ids: Vec<RuleId> =
+            self.sets.store.leaves(told).into_iter().filter_map(|l| self.leaves.value(l)?.rule).collect();
+        for id in ids {
+            let rule = self.rule_ref(host, table, base, id);
+            if let (Some(watched), Some(rule)) = (&mut self.watched, rule) {
+                watched.insert(RuleRef { base: Default::default(), ..rule });
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules that decided about some packet since they are watched, and
+    /// those rules of the lab with a verdict of their own that decided about
+    /// none.
+    pub fn watched_rules(&self) -> (BTreeSet<RuleRef>, Vec<RuleRef>) {
+        let covered = self.watched.clone().unwrap_or_default();
+        let mut uncovered = Vec::new();
+        for host in self.lab.all_hosts() {
+            for table in &host.ruleset.tables {
+                for chain in &table.chains {
+                    for (place, _) in chain.rules.iter().enumerate().filter(|(_, r)| decides(r)) {
+                        let mut named = reference(host, table, chain, chain, Some(place + 1));
+                        named.base = Default::default();
+                        if !covered.contains(&named) {
+                            uncovered.push(named);
+                        }
+                    }
+                }
+            }
+        }
+        (covered, uncovered)
+    }
+
+    /// The diagrams of a chain's rules, in order, where each rule alone decides.
+    ///
+    /// # Errors
+    /// If the diagrams outgrow their budget.
+    pub fn rule_diagrams(&mut self, host: &'a Host, table: usize, chain: usize) -> Result<Vec<Ref>, Error> {
+        self.with_table(host, table, |compiler| compiler.parts(chain))
     }
 
     /// What a leaf of a chain's diagram stands for.
@@ -217,7 +286,7 @@ impl<'a> Symbolic<'a> {
         &mut self,
         flow: &Flow,
         source: Source,
-        prefixes: impl IntoIterator<Item = IpNet>,
+        prefixes: impl FnOnce() -> Vec<IpNet>,
         mut tell: impl FnMut(IpAddr) -> T,
     ) -> Result<Vec<(T, Flow)>, Error> {
         let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
@@ -231,7 +300,29 @@ impl<'a> Symbolic<'a> {
         let (start, end) = (field.bit(0), field.bit(0) + field.width());
         let store = &mut self.sets.store;
         let values = store.forget(flow.set, &|p| p < start || p >= end, true)?;
-        let mut prefixes: Vec<IpNet> = prefixes
+        let mut short = Mapping::default();
+        if !v6 {
+            // An IPv4 address has no low bits.
+            short.set(field, Source { field, mask: u128::MAX >> 32, value: 0 });
+        }
+        let told = store.pull_back(Ref::ALL, values, &short)?;
+        // A few addresses are asked about one by one.
+        let few = store.intervals(told, field, if v6 { 128 } else { 32 }).and_then(|ranges| {
+            let unit = if v6 { 1 } else { 1 << 96 };
+            let mut all: Vec<IpNet> = Vec::new();
+            for (low, high) in ranges {
+                for step in 0..=(high - low) / unit {
+                    if all.len() == FEW {
+                        return None;
+                    }
+                    let bits = (low + step * unit) & !source.mask | source.value & source.mask;
+                    all.push(IpNet::from(address(bits, v6)));
+                }
+            }
+            Some(all)
+        });
+        let mut prefixes: Vec<IpNet> = few
+            .unwrap_or_else(prefixes)
             .into_iter()
             .filter(|net| Family::of(net.addr()) == family)
             .map(|net| net.trunc())
@@ -322,6 +413,21 @@ impl<'a> Symbolic<'a> {
             })
             .collect()
     }
+}
+
+/// Whether a rule has a verdict of its own, and not only a jump or a mark.
+fn decides(rule: &Rule) -> bool {
+    rule.statements.iter().any(|s| {
+        matches!(
+            s,
+            Statement::Target(
+                Target::Verdict(Verdict::Accept | Verdict::Drop)
+                    | Target::Reject(_)
+                    | Target::Nat { .. }
+                    | Target::Netmap(_)
+            )
+        )
+    })
 }
 
 impl Compiler<'_, '_> {

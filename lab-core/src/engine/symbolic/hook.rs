@@ -13,7 +13,7 @@ use crate::model::{
 use crate::semantics::conntrack::{sane, tcp_step, Info, TcpState, TcpStep};
 use crate::semantics::hooks::{ambiguous, order, Item};
 use crate::semantics::source;
-use crate::space::{Error, Field, Ref, Source};
+use crate::space::{Bits, Error, Field, Ref, Source, Store};
 
 /// A flow at a hook, with the way it is to leave by, where that is known.
 pub(super) type Passing<'a> = (Flow, Option<Way<'a>>);
@@ -104,6 +104,7 @@ impl<'a> Symbolic<'a> {
         let base = self.base(host, table, chain)?;
         let names = &mut self.sets.names;
         let mapping = flow.mapping_at(host, &mut |n| names.number(n), ends);
+        self.watch(host, (table, chain), flow, &mapping, base.whole)?;
         let parts = self.split(flow, base.verdicts, &mapping, &|s, told| s.doubts(host, table, told))?;
         let Some(model) = host.ruleset.tables.get(table).and_then(|t| t.chains.get(chain)) else {
             return Ok(Vec::new());
@@ -120,8 +121,6 @@ impl<'a> Symbolic<'a> {
                 connection.mark = connection_mark;
             }
             part.now.ttl = effects.ttl(part.now.ttl);
-            let (keep, flip) = effects.tos;
-            part.now.tos = overwritten(part.now.tos, keep, flip, &mut part);
             if effects.notrack && part.tracked == Tracked::None && part.info != Info::Untracked {
                 part.info = Info::Untracked;
             }
@@ -134,9 +133,46 @@ impl<'a> Symbolic<'a> {
                     effects.unclear.iter().map(|w| format!("{}: {w}", host.name)).collect();
                 part = part.claimless(&why);
             }
-            done.push((leaf.end, rule, part));
+            for part in self.overwritten(part, effects.tos)? {
+                done.push((leaf.end.clone(), rule.clone(), part));
+            }
         }
         Ok(done)
+    }
+
+    /// Gives packets the type of service `(tos & keep) ^ flip`. A bit that is
+    /// turned round is known in each part.
+    fn overwritten(&mut self, flow: Flow, (keep, flip): (u8, u8)) -> Result<Vec<Flow>, Error> {
+        let mut parts = vec![flow];
+        for bit in (0..8_u8).filter(|bit| keep & flip >> bit & 1 == 1) {
+            let one = 1_u128 << bit;
+            let mut next = Vec::new();
+            for part in parts {
+                let tos = part.now.tos;
+                if tos.mask & one != 0 {
+                    next.push(part);
+                    continue;
+                }
+                let store = &mut self.sets.store;
+                let is = store.bit(tos.field.bit(7 - u32::from(bit)))?;
+                for (set, value) in [(store.guard(is, part.set)?, one), (store.without(part.set, is)?, 0)] {
+                    if !set.is_none() {
+                        let mut part = part.part(set);
+                        let value = tos.value & !one | value;
+                        part.now.tos = Source { mask: tos.mask | one, value, ..tos };
+                        next.push(part);
+                    }
+                }
+            }
+            parts = next;
+        }
+        let (keep, flip) = (u128::from(keep), u128::from(flip));
+        for part in &mut parts {
+            let tos = &mut part.now.tos;
+            let mask = tos.mask | u128::from(u8::MAX) & !keep;
+            *tos = Source { mask, value: ((tos.value & tos.mask & keep) ^ flip) & mask, ..*tos };
+        }
+        Ok(parts)
     }
 
     fn filter(
@@ -305,19 +341,13 @@ impl<'a> Symbolic<'a> {
     /// never equal.
     fn alike(&mut self, flow: &Flow, tuple: Ends) -> Result<Ref, Error> {
         let now = flow.now.ends;
+        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
         let mut all = Ref::ALL;
         for (a, b) in
             [(now.src, tuple.src), (now.dst, tuple.dst), (now.sport, tuple.sport), (now.dport, tuple.dport)]
         {
             let store = &mut self.sets.store;
-            let set = match (a == b, is_known(a), is_known(b)) {
-                (true, ..) => Ref::ALL,
-                (_, true, true) if same_value(a, b) => Ref::ALL,
-                (_, true, true) => Ref::NONE,
-                (_, true, false) => equal_to(store, b, a.value)?,
-                (_, false, true) => equal_to(store, a, b.value)?,
-                (_, false, false) => Ref::NONE,
-            };
+            let set = same(store, a, b, v6)?;
             all = store.guard(set, all)?;
         }
         Ok(all)
@@ -425,14 +455,19 @@ impl<'a> Symbolic<'a> {
                         Some(_) if !v6 => Source::constant(Field::Dst, 0),
                         _ => flow.now.ends.dst,
                     };
-                    let told = self.by_address(&flow, by, nets, |dst| match dst {
-                        IpAddr::V4(_) => {
-                            let near = near.or(Some(dst));
-                            source::for_interface_v4(host, &device, near, crate::model::Scope::Global)
-                                .map(IpAddr::V4)
-                        }
-                        IpAddr::V6(dst) => source::for_interface_v6(host, &device, dst).map(IpAddr::V6),
-                    })?;
+                    let told = self.by_address(
+                        &flow,
+                        by,
+                        || nets,
+                        |dst| match dst {
+                            IpAddr::V4(_) => {
+                                let near = near.or(Some(dst));
+                                source::for_interface_v4(host, &device, near, crate::model::Scope::Global)
+                                    .map(IpAddr::V4)
+                            }
+                            IpAddr::V6(dst) => source::for_interface_v6(host, &device, dst).map(IpAddr::V6),
+                        },
+                    )?;
                     for (own, part) in told {
                         match own {
                             Some(own) => parts.push((Some(constant_address(field, own)), part)),
@@ -534,13 +569,15 @@ impl<'a> Symbolic<'a> {
         let mut done = Vec::new();
         for (keep, flow) in kept {
             if keep {
-                done.push(with_binding(flow, host, source, current, wanted));
+                done.extend(self.bound(flow, host, source, current, wanted)?);
                 continue;
             }
             // Only protocols with ports get another one.
             let with_ports = self.sets.store.with_ports()?;
             let (with, without) = self.divide(flow, with_ports)?;
-            done.extend(without.into_iter().map(|f| with_binding(f, host, source, current, wanted)));
+            for flow in without {
+                done.extend(self.bound(flow, host, source, current, wanted)?);
+            }
             for flow in with {
                 for (port, fresh, flow) in self.picked(flow, source, port, ports, base, random)? {
                     let mut wanted = wanted;
@@ -548,15 +585,58 @@ impl<'a> Symbolic<'a> {
                         true => wanted.sport = port,
                         false => wanted.dport = port,
                     }
-                    let mut flow = with_binding(flow, host, source, current, wanted);
-                    if fresh.is_some() {
-                        flow.fresh = fresh;
+                    for mut flow in self.bound(flow, host, source, current, wanted)? {
+                        flow.fresh = fresh.or(flow.fresh);
+                        done.push(flow);
                     }
-                    done.push(flow);
                 }
             }
         }
         Ok(done)
+    }
+
+    /// Settles one end as wanted. What is as wanted already is not rewritten:
+    /// the connection of those packets has no NAT.
+    fn bound(
+        &mut self,
+        flow: Flow,
+        host: &Host,
+        source: bool,
+        current: Ends,
+        wanted: Ends,
+    ) -> Result<Vec<Flow>, Error> {
+        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
+        let mut kept = flow.set;
+        for (a, b) in [
+            (current.src, wanted.src),
+            (current.dst, wanted.dst),
+            (current.sport, wanted.sport),
+            (current.dport, wanted.dport),
+        ] {
+            let same = same(&mut self.sets.store, a, b, v6)?;
+            kept = self.sets.store.guard(same, kept)?;
+        }
+        let changed = self.sets.store.without(flow.set, kept)?;
+        let mut parts = Vec::new();
+        for (set, rewritten) in [(kept, false), (changed, true)] {
+            if set.is_none() {
+                continue;
+            }
+            let mut part = flow.part(set);
+            if let Some(connection) = part.connection_mut(&host.name) {
+                let settled = if source { &mut connection.settled.0 } else { &mut connection.settled.1 };
+                *settled = true;
+                if rewritten {
+                    connection.reply = wanted.inverted();
+                    match source {
+                        true => connection.rewritten.0 = true,
+                        false => connection.rewritten.1 = true,
+                    }
+                }
+            }
+            parts.push(part);
+        }
+        Ok(parts)
     }
 
     /// The port when the present one cannot stay
@@ -672,18 +752,31 @@ fn is_known(source: Source) -> bool {
     source.mask & bits == bits
 }
 
-fn same_value(a: Source, b: Source) -> bool {
-    a.value & a.mask == b.value & b.mask || a.value == b.value
-}
-
-/// Where a partly known field is this value.
-fn equal_to(store: &mut crate::space::Store, source: Source, value: u128) -> Result<Ref, Error> {
-    if (source.value ^ value) & source.mask != 0 && source.mask != u128::MAX {
+/// Where two fields are the same now; none if that is not told.
+fn same(store: &mut Store, a: Source, b: Source, v6: bool) -> Result<Ref, Error> {
+    if a == b {
+        return Ok(Ref::ALL);
+    }
+    let most = match a.field.width() {
+        128 if !v6 => u128::MAX << 96,
+        128 => u128::MAX,
+        width => (1 << width) - 1,
+    };
+    let neither = !a.mask & !b.mask & most;
+    if (a.value ^ b.value) & a.mask & b.mask & most != 0 || (neither != 0 && a.field != b.field) {
         return Ok(Ref::NONE);
     }
-    let width = source.field.width();
-    let most = if width >= 128 { u128::MAX } else { (1 << width) - 1 };
-    store.bits(source.field, crate::space::Bits { mask: most & !source.mask, value })
+    // A port that a kernel picked is taken to be another.
+    if [a, b].iter().any(|s| s.field == Field::FreshPort && s.mask & most == 0) {
+        return Ok(Ref::NONE);
+    }
+    let mut all = Ref::ALL;
+    for (known, other) in [(a, b), (b, a)] {
+        let mask = known.mask & !other.mask & most;
+        let bits = store.bits(other.field, Bits { mask, value: known.value & mask })?;
+        all = store.guard(bits, all)?;
+    }
+    Ok(all)
 }
 
 /// The subnets of a host, by which it chooses a source.
@@ -755,23 +848,6 @@ fn is_settled(flow: &Flow, host: &Host, source: bool) -> bool {
     flow.connection(&host.name).is_some_and(|c| if source { c.settled.0 } else { c.settled.1 })
 }
 
-fn with_binding(mut flow: Flow, host: &Host, source: bool, current: Ends, wanted: Ends) -> Flow {
-    if let Some(connection) = flow.connection_mut(&host.name) {
-        if wanted != current {
-            connection.reply = wanted.inverted();
-            match source {
-                true => connection.rewritten.0 = true,
-                false => connection.rewritten.1 = true,
-            }
-        }
-        match source {
-            true => connection.settled.0 = true,
-            false => connection.settled.1 = true,
-        }
-    }
-    flow
-}
-
 /// Rewrites one end of the packets of a connection (`nf_nat_packet`).
 fn translate(host: &Host, flow: &mut Flow, source: bool) {
     let direction = flow.info.direction();
@@ -841,23 +917,4 @@ fn follow(host: &Host, mut flow: Flow, index: usize, direction: Direction, flags
     flow.tracked = Tracked::Known(index);
     flow.info = info;
     flow
-}
-
-/// Type of service after `(tos & keep) ^ flip`.
-fn overwritten(tos: Source, keep: u8, flip: u8, flow: &mut Flow) -> Source {
-    if (keep, flip) == (u8::MAX, 0) {
-        return tos;
-    }
-    let lost = u128::from(!keep);
-    let turned = u128::from(flip & keep) & !tos.mask;
-    if turned != 0 {
-        // A bit of the packet turned round is none that a source can tell.
-        let why = "type of service with bits turned round".to_owned();
-        *flow = flow.clone().claimless(&[why]);
-    }
-    Source {
-        field: tos.field,
-        mask: tos.mask | lost,
-        value: ((tos.value & tos.mask & u128::from(keep)) ^ u128::from(flip)) & (tos.mask | lost),
-    }
 }

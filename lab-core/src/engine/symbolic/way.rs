@@ -10,8 +10,8 @@ use super::hook::{own_nets, Passing};
 use super::walk::Step;
 use crate::addr::{Family, Mac};
 use crate::model::{
-    AddressType, Hook, HopDirection, Host, Interface, InterfaceKind, Packet, Part, Payload, Place, RouteKind,
-    Stage, Transport,
+    AddressType, Hook, HopDirection, Host, Interface, InterfaceKind, Lab, Packet, Part, Payload, Place,
+    RouteKind, Stage, Transport,
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::segment::{behind, beyond, hidden, resolve, Resolved};
@@ -79,7 +79,7 @@ impl<'a> Symbolic<'a> {
                         .map(|a| IpNet::from(a.address))
                         .collect();
                     let told =
-                        self.by_address(&flow, src, own, |a| host.interface_with(a).map(|i| &i.name))?;
+                        self.by_address(&flow, src, || own, |a| host.interface_with(a).map(|i| &i.name))?;
                     for (device, part) in told {
                         let device = device.and_then(|name| host.interface(name));
                         let (to_all, to_group) = self.divide(part, all)?;
@@ -129,15 +129,22 @@ impl<'a> Symbolic<'a> {
         done: &mut Vec<(Routed<'a>, Flow)>,
     ) -> Result<(), Error> {
         let (index, hops) = match route {
-            Route::Unknown(why) => return Ok(done.push((Routed::Unknown(why), flow))),
-            Route::NoRoute => return Ok(done.push((Routed::Errno("ENETUNREACH"), flow))),
+            Route::Unknown(why) => {
+                done.push((Routed::Unknown(why), flow));
+                return Ok(());
+            }
+            Route::NoRoute => {
+                done.push((Routed::Errno("ENETUNREACH"), flow));
+                return Ok(());
+            }
             Route::Refused(kind) => {
                 let errno = match kind {
                     RouteKind::Prohibit => "EACCES",
                     RouteKind::Blackhole => "EINVAL",
                     _ => "EHOSTUNREACH",
                 };
-                return Ok(done.push((Routed::Errno(errno), flow)));
+                done.push((Routed::Errno(errno), flow));
+                return Ok(());
             }
             Route::Found(index, hops) => (index, hops),
         };
@@ -146,7 +153,8 @@ impl<'a> Symbolic<'a> {
             RouteKind::Local | RouteKind::Anycast => {
                 let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
                 let Some(device) = loopback else {
-                    return Ok(done.push((Routed::Errno("ENETUNREACH"), flow)));
+                    done.push((Routed::Errno("ENETUNREACH"), flow));
+                    return Ok(());
                 };
                 let way = Way { device, gateway: None, broadcast: false, mtu: None };
                 match (asked.src, route.prefsrc) {
@@ -157,7 +165,7 @@ impl<'a> Symbolic<'a> {
                     (None, None) => {
                         let own = host.interfaces.iter().flat_map(|i| &i.addresses).map(|a| a.address);
                         let own: Vec<IpAddr> = own.collect();
-                        let nets = own.iter().map(|a| IpNet::from(*a));
+                        let nets = || own.iter().map(|a| IpNet::from(*a)).collect();
                         let dst = flow.now.ends.dst;
                         for (src, part) in
                             self.by_address(&flow, dst, nets, |a| own.contains(&a).then_some(a))?
@@ -228,7 +236,9 @@ impl<'a> Symbolic<'a> {
         let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
         // Only IPv6 chooses by destination.
         let nets = if v6 { own_nets(host) } else { Vec::new() };
-        for (src, part) in self.by_address(&flow, dst, nets, |a| source::for_route(host, route, taken, a))? {
+        for (src, part) in
+            self.by_address(&flow, dst, || nets, |a| source::for_route(host, route, taken, a))?
+        {
             done.push(match src {
                 Some(IpAddr::V4(a)) if a.is_loopback() && !localnet => (Routed::Errno("EINVAL"), part),
                 Some(a) => (Routed::By(way, Some(constant_address(Field::Src, a))), part),
@@ -278,9 +288,15 @@ impl<'a> Symbolic<'a> {
     ) -> Result<(), Error> {
         let src = flow.now.ends.src;
         let own = host.routes.iter().map(|r| r.destination).collect::<Vec<_>>();
-        let parts = self.by_address(&flow, src, own, |a| {
-            a.is_ipv6() || matches!(address_type(host, a, None), AddressType::Local | AddressType::Unicast)
-        })?;
+        let parts = self.by_address(
+            &flow,
+            src,
+            || own,
+            |a| {
+                a.is_ipv6()
+                    || matches!(address_type(host, a, None), AddressType::Local | AddressType::Unicast)
+            },
+        )?;
         for (keep, part) in parts {
             let asked = Asked {
                 src: keep.then_some(src),
@@ -388,8 +404,12 @@ impl<'a> Symbolic<'a> {
         // ARP asks with the packet's source if that is the host's own.
         let own: Vec<IpAddr> = host.interfaces.iter().flat_map(|i| &i.addresses).map(|a| a.address).collect();
         let src = flow.now.ends.src;
-        let asking = self
-            .by_address(&flow, src, own.iter().map(|a| IpNet::from(*a)), |a| own.contains(&a).then_some(a))?;
+        let asking = self.by_address(
+            &flow,
+            src,
+            || own.iter().map(|a| IpNet::from(*a)).collect(),
+            |a| own.contains(&a).then_some(a),
+        )?;
         let unspecified = address(0, v6);
         let mut parts = Vec::new();
         for (asker, flow) in asking {
@@ -411,36 +431,18 @@ impl<'a> Symbolic<'a> {
                     parts.push((found, flow));
                 }
                 None => {
-                    let nets = self.near(host, device);
                     let dst = flow.now.ends.dst;
-                    let told = self.by_address(&flow, dst, nets, |a| {
-                        resolve(lab, host, device, a, way.broadcast, &packet(a))
-                    })?;
+                    let told = self.by_address(
+                        &flow,
+                        dst,
+                        || near(lab, host, device),
+                        |a| resolve(lab, host, device, a, way.broadcast, &packet(a)),
+                    )?;
                     parts.extend(told);
                 }
             }
         }
         Ok(parts)
-    }
-
-    /// Where the answer to "who has this address" may change, on a segment.
-    fn near(&self, host: &Host, device: &Interface) -> Vec<IpNet> {
-        let mut nets: Vec<IpNet> = Vec::new();
-        let mut of = |other: &Host| {
-            nets.extend(other.interfaces.iter().flat_map(|i| &i.addresses).map(|a| IpNet::from(a.address)));
-            nets.extend(other.routes.iter().map(|r| r.destination));
-            nets.extend(other.rules.iter().filter_map(|r| r.destination));
-            nets.extend(other.neighbours.iter().map(|n| IpNet::from(n.address)));
-        };
-        of(host);
-        for receiver in behind(self.lab, host, device).receivers {
-            of(receiver.host);
-        }
-        for special in ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8"] {
-            nets.extend(special.parse::<IpNet>());
-        }
-        // A group has a link-layer address of its own.
-        nets
     }
 
     /// Frames leave by a device (`dev_queue_xmit`).
@@ -479,7 +481,7 @@ impl<'a> Symbolic<'a> {
             .into_iter()
             .flat_map(|l| l.endpoints.iter())
             .filter(|e| e.host != host.name || e.interface != device.name)
-            .filter_map(|e| lab.hosts.get(&e.host).and_then(|h| h.interface(&e.interface).map(|i| (h, i))))
+            .filter_map(|e| lab.host(&e.host).and_then(|h| h.interface(&e.interface).map(|i| (h, i))))
             .collect();
         let mut found: Vec<(&'a Host, &'a Interface)> = Vec::new();
         let mut why = String::new();
@@ -501,7 +503,7 @@ impl<'a> Symbolic<'a> {
         }
         if found.is_empty() {
             let there: Vec<&Host> =
-                lab.peers(&host.name, &device.name).filter_map(|e| lab.hosts.get(&e.host)).collect();
+                lab.peers(&host.name, &device.name).filter_map(|e| lab.host(&e.host)).collect();
             if let Some(host) = there.iter().find(|h| h.unknown.contains(&Part::Links)) {
                 let what = "the links are not in the snapshot".to_owned();
                 return self.dropped(flow, &host.name, Stage::Unmodelled(what));
@@ -527,4 +529,24 @@ impl<'a> Symbolic<'a> {
 fn groups() -> IpNet {
     // 224.0.0.0/4 is well formed.
     IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(224, 0, 0, 0), 4))
+}
+
+/// Where the answer to "who has this address" may change, on a segment.
+fn near(lab: &Lab, host: &Host, device: &Interface) -> Vec<IpNet> {
+    let mut nets: Vec<IpNet> = Vec::new();
+    let mut of = |other: &Host| {
+        nets.extend(other.interfaces.iter().flat_map(|i| &i.addresses).map(|a| IpNet::from(a.address)));
+        nets.extend(other.routes.iter().map(|r| r.destination));
+        nets.extend(other.rules.iter().filter_map(|r| r.destination));
+        nets.extend(other.neighbours.iter().map(|n| IpNet::from(n.address)));
+    };
+    of(host);
+    for receiver in behind(lab, host, device).receivers {
+        of(receiver.host);
+    }
+    for special in ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8"] {
+        nets.extend(special.parse::<IpNet>());
+    }
+    // A group has a link-layer address of its own.
+    nets
 }

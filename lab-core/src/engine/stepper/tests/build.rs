@@ -62,12 +62,12 @@ impl Build {
         }
         host.sysctls.0.insert("net.ipv4.ip_forward".into(), u8::from(forwards).to_string());
         host.sysctls.0.insert("net.ipv4.conf.all.rp_filter".into(), "0".into());
-        self.lab.hosts.insert(name.into(), host);
+        self.lab.hosts.insert(name.into(), host.into());
         self.device(name, "lo", InterfaceKind::Loopback, &["127.0.0.1/8", "::1/128"])
     }
 
     pub fn get(&mut self, host: &str) -> &mut Host {
-        self.lab.hosts.get_mut(host).unwrap()
+        self.lab.host_mut(host).unwrap()
     }
 
     /// A device with addresses, and the routes that the kernel adds for them.

@@ -1,0 +1,550 @@
+//! Laws over random labs: every packet is in the computed sets exactly as the
+//! plain stepper says, and sets obey their algebra.
+//!
+//! `LAB_SEED` tries other labs, `LAB_LABS` says how many (2000).
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use lab_core::engine::journey::Event;
+use lab_core::engine::symbolic::{Flowed, Sending, Symbolic};
+use lab_core::formats::iptables;
+use lab_core::model::{
+    ChainKind, Expression, Hook, Lab, Match, NftMap, Packet, Payload, PortValue, Statement, Target, TcpFlags,
+    Transport,
+};
+use lab_core::space::{header, Field, Header, Ref, Store};
+use lab_core::strategies;
+use lab_workspace::{compare, flows_of, told, Entrance, HEADER};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+fn number(key: &str, usual: u64) -> u64 {
+    std::env::var(key).ok().and_then(|v| v.parse().ok()).unwrap_or(usual)
+}
+
+fn runner(shard: u64) -> TestRunner {
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&number("LAB_SEED", 1).to_le_bytes());
+    seed[8..16].copy_from_slice(&shard.to_le_bytes());
+    let config = Config { failure_persistence: None, ..Config::default() };
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
+}
+
+/// A lab, packets for it, and where they enter.
+#[derive(Clone, Debug)]
+struct Case {
+    lab: Lab,
+    packets: Vec<Packet>,
+    entrances: Vec<Index>,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let packets = proptest::collection::vec(strategies::packet(), 10..11);
+    let entrances = proptest::collection::vec(any::<Index>(), 2..3);
+    (strategies::lab(), packets, entrances).prop_map(|(lab, packets, entrances)| Case {
+        lab,
+        packets,
+        entrances,
+    })
+}
+
+/// Where packets may enter a lab: hosts send, frames come by wires.
+fn entrances(lab: &Lab) -> (Vec<Entrance<'_>>, Vec<Entrance<'_>>) {
+    let (mut sent, mut come) = (Vec::new(), Vec::new());
+    for host in lab.hosts.values() {
+        for sending in [Sending::Bound, Sending::Socket, Sending::Raw] {
+            sent.push(Entrance::Send(host, sending));
+        }
+        let wired = host.interfaces.iter().filter(|i| i.kind.has_wire());
+        come.extend(wired.map(|device| Entrance::Inject(host, device)));
+    }
+    (sent, come)
+}
+
+/// The packet of a header, like another in what a header does not tell; none
+/// if the packet model has no such.
+fn packet_of(header: &Header, like: &Packet) -> Option<Packet> {
+    let octet = |field: Field| header.get(field) as u8;
+    let port = |field: Field| PortValue::Is(header.get(field) as u16);
+    let v6 = header.get(Field::Family) == 1;
+    let address = |field: Field| match v6 {
+        true => IpAddr::V6(Ipv6Addr::from_bits(header.get(field))),
+        false => IpAddr::V4(Ipv4Addr::from_bits((header.get(field) >> 96) as u32)),
+    };
+    let (sport, dport) = (port(Field::Sport), port(Field::Dport));
+    let (kind, code, id) = (octet(Field::IcmpType), octet(Field::IcmpCode), PortValue::Is(7));
+    let transport = match (octet(Field::Protocol), v6) {
+        (6, _) => Transport::Tcp { sport, dport, flags: TcpFlags(octet(Field::TcpFlags)) },
+        (17, _) => Transport::Udp { sport, dport },
+        (132, _) => Transport::Sctp { sport, dport, init: octet(Field::SctpInit) == 1 },
+        (1, false) => Transport::Icmp { kind, code, id },
+        (58, true) => Transport::Icmp6 { kind, code, id },
+        (1 | 58, _) => return None,
+        (other, _) => Transport::Other(other),
+    };
+    let (src, dst) = (address(Field::Src), address(Field::Dst));
+    // An error without what it is about is none; and packets to their own
+    // source are not spoken of.
+    let made = Packet { src, dst, transport, tos: octet(Field::Tos), payload: Payload::Data, ..like.clone() };
+    (!transport.is_icmp_error() && src != dst).then_some(made)
+}
+
+/// A header with one field next to what it was.
+fn neighbours(header: &Header) -> Vec<Header> {
+    let v6 = header.get(Field::Family) == 1;
+    let one = if v6 { 1 } else { 1 << 96 };
+    let mut all = Vec::new();
+    let mut with = |field: Field, value: u128| {
+        let mut other = *header;
+        other.set(field, value);
+        all.push(other);
+    };
+    for field in [Field::Src, Field::Dst] {
+        let now = header.get(field);
+        with(field, now.wrapping_add(one));
+        with(field, now.wrapping_sub(one));
+    }
+    if matches!(header.get(Field::Protocol), 6 | 17 | 132) {
+        for field in [Field::Sport, Field::Dport] {
+            let now = header.get(field);
+            with(field, (now + 1) & 0xffff);
+            with(field, now.wrapping_sub(1) & 0xffff);
+        }
+    }
+    if header.get(Field::Protocol) == 6 {
+        with(Field::TcpFlags, header.get(Field::TcpFlags) ^ 2);
+        with(Field::TcpFlags, 0x12);
+    }
+    if matches!(header.get(Field::Protocol), 1 | 58) {
+        with(Field::IcmpType, header.get(Field::IcmpType) ^ 1);
+    }
+    with(Field::Tos, header.get(Field::Tos) ^ 8);
+    all
+}
+
+/// Headers from inside of flows: examples, examples near to packets drawn, and
+/// what lies next to them.
+fn boundaries(store: &mut Store, flows: &[Flowed], packets: &[Packet]) -> Vec<Header> {
+    const FLOWS: usize = 12;
+    let stride = flows.len().div_ceil(FLOWS).max(1);
+    let mut found = Vec::new();
+    for (place, flowed) in flows.iter().enumerate().step_by(stride) {
+        let like = header(&packets[place % packets.len()]);
+        let wanted: &[Field] = match place % 3 {
+            0 => &[Field::Protocol, Field::Sport, Field::Dport],
+            1 => &[Field::Dst],
+            _ => &[Field::Src, Field::Protocol],
+        };
+        let parts: Vec<Ref> = wanted.iter().map(|f| store.value(*f, like.get(*f)).unwrap()).collect();
+        let near = store.all_of(&parts).unwrap();
+        let near = store.guard(near, flowed.flow.set).unwrap();
+        let Some(example) = store.example(near).or_else(|| store.example(flowed.flow.set)) else { continue };
+        found.push(example);
+        let around = neighbours(&example);
+        found.push(around[place % around.len()]);
+        found.push(around[(place * 5 + 3) % around.len()]);
+    }
+    found
+}
+
+/// What was done and seen, in all.
+#[derive(Default)]
+struct Tally {
+    labs: u64,
+    with_nat: u64,
+    with_hosts: u64,
+    kinds: BTreeMap<String, u64>,
+    packets: u64,
+    certain: u64,
+    unknown: u64,
+    gaps: u64,
+    arrived: u64,
+    flows: u64,
+    sets: Duration,
+    steps: Duration,
+    draw: Duration,
+}
+
+/// The first word of a value as it is written in code.
+fn variant(value: &impl std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+fn expressions(expression: &Expression, seen: &mut BTreeSet<String>) {
+    seen.insert(format!("expression {}", variant(expression)));
+    match expression {
+        Expression::Concat(parts) => parts.iter().for_each(|p| expressions(p, seen)),
+        Expression::And(a, b) | Expression::Or(a, b) | Expression::Xor(a, b) => {
+            expressions(a, seen);
+            expressions(b, seen);
+        }
+        Expression::ShiftLeft(a, _) | Expression::ShiftRight(a, _) => expressions(a, seen),
+        Expression::Map(key, map) => {
+            expressions(key, seen);
+            let named = matches!(**map, NftMap::Named(_));
+            seen.insert(format!("map {}", if named { "by name" } else { "in place" }));
+        }
+        _ => {}
+    }
+}
+
+/// What kinds of matches, targets and expressions a lab has.
+fn kinds(lab: &Lab) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let tables = lab.hosts.values().flat_map(|h| &h.ruleset.tables);
+    for rule in tables.flat_map(|t| &t.chains).flat_map(|c| &c.rules) {
+        for statement in &rule.statements {
+            match statement {
+                Statement::Match(condition) => {
+                    seen.insert(format!("match {}", variant(condition)));
+                    if let Match::Nft(condition) = condition {
+                        expressions(&condition.left, &mut seen);
+                    }
+                }
+                Statement::Target(target) => {
+                    seen.insert(format!("target {}", variant(target)));
+                    match target {
+                        Target::VerdictMap { key, .. } => expressions(key, &mut seen),
+                        Target::Mangle(what, value) => {
+                            seen.insert(format!("mangle {}", variant(what)));
+                            expressions(value, &mut seen);
+                        }
+                        Target::Nat { kind, .. } => {
+                            seen.insert(format!("nat {}", variant(kind)));
+                        }
+                        Target::Connmark(how) => {
+                            seen.insert(format!("connmark {}", variant(how)));
+                        }
+                        Target::Reject(with) => {
+                            seen.insert(format!("reject {with:?}"));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    for route in lab.hosts.values().flat_map(|h| &h.routes) {
+        seen.insert(format!("route {:?}", route.kind));
+    }
+    seen
+}
+
+const MATCHES: &str =
+    "Source Destination InInterface OutInterface Protocol Fragment Tcp Udp Sctp Icmp Icmp6 \
+    Multiport Conntrack Mark Connmark AddressType Set Mac Physdev Comment Limit Hashlimit Statistic Dscp Tos \
+    IpRange Length Ttl HopLimit PacketType Nfacct RpFilter Nft Unmodelled";
+const TARGETS: &str =
+    "Verdict VerdictMap Reject Nat Netmap Mark Connmark Notrack CtZone Ttl HopLimit Dscp Tos \
+    Mangle Limit NoEffect Unmodelled";
+const EXPRESSIONS: &str = "Iifname Oifname L4proto Nfproto Mark Length Pkttype IpSource IpDestination \
+    IpProtocol IpTtl IpDscp IpLength Ip6Source Ip6Destination Ip6NextHeader Ip6HopLimit Ip6Dscp SourcePort \
+    DestinationPort TcpFlags IcmpType IcmpCode Icmp6Type Icmp6Code EtherSource EtherDestination CtState \
+    CtStatus CtDirection CtMark CtAddress CtPort Fib Numgen Constant Concat And Or Xor ShiftLeft ShiftRight Map";
+
+/// Everything that laws must have met, by the names of [`kinds`].
+fn wanted() -> Vec<String> {
+    let of = |what: &'static str, names: &'static str| {
+        names.split_whitespace().map(move |name| format!("{what} {name}"))
+    };
+    of("match", MATCHES)
+        .chain(of("target", TARGETS))
+        .chain(of("expression", EXPRESSIONS))
+        .chain(of("nat", "Snat Dnat Masquerade Redirect"))
+        .chain(of("connmark", "SetXor Save Restore"))
+        .chain(of("mangle", "Mark CtMark IpTtl Ip6HopLimit IpDscp Ip6Dscp"))
+        .chain(of("route", "Unicast Local Broadcast Unreachable Blackhole Prohibit Throw"))
+        .collect()
+}
+
+/// The lab's rules and routes as people write them.
+fn shown(lab: &Lab) -> String {
+    let mut out = String::new();
+    for host in lab.hosts.values() {
+        out += &format!("== {} ==\n", host.name);
+        for table in &host.ruleset.tables {
+            if table.chains.iter().all(|c| c.rules.is_empty()) {
+                out += &format!("{:?} {} {}: no rules\n", table.backend, table.family, table.name);
+                continue;
+            }
+            if table.xtables {
+                out += &format!("{:?} {}\n", table.backend, table.family);
+                out += &iptables::print(std::slice::from_ref(table), false);
+                continue;
+            }
+            for chain in &table.chains {
+                out += &format!("nft {} {:?}\n", chain.name, chain.base);
+                for rule in &chain.rules {
+                    out += &format!("    {:?}\n", rule.statements);
+                }
+            }
+            for set in table.sets.iter().filter(|s| !s.elements.is_empty()) {
+                out +=
+                    &format!("  set {} {:?} {:?} {:?}\n", set.name, set.elements, set.values, set.verdicts);
+            }
+        }
+        for set in host.ipsets.values() {
+            out += &format!("ipset {} {:?}\n", set.name, set.elements);
+        }
+        for rule in &host.rules {
+            if ![0, 32766, 32767].contains(&rule.priority) {
+                out += &format!("rule {rule:?}\n");
+            }
+        }
+        for r in host.routes.iter().filter(|r| r.protocol != "kernel") {
+            let hops: Vec<_> = r.next_hops.iter().map(|h| (h.gateway, h.interface.clone())).collect();
+            out += &format!(
+                "route {:?} {} table {} metric {} tos {} {hops:?}\n",
+                r.kind, r.destination, r.table, r.metric, r.tos
+            );
+        }
+        out += &format!("{:?}\n", host.sysctls.0);
+    }
+    out
+}
+
+/// Holds one lab to the laws: the first packet that breaks one.
+fn hold(case: &Case, tally: &mut Tally) -> Result<(), String> {
+    let (sent, come) = entrances(&case.lab);
+    let like = &case.packets[0];
+    let mut engine = Symbolic::new(&case.lab);
+    for (index, from) in case.entrances.iter().zip([sent, come]) {
+        let entrance = *index.get(&from);
+        let start = Instant::now();
+        let flows = entrance.flows(&mut engine, like).map_err(|e| format!("{entrance:?}: {e}"))?;
+        tally.flows += flows.len() as u64;
+        tally.sets += start.elapsed();
+        let start = Instant::now();
+        let headers = engine.headers().unwrap();
+        let store = engine.store();
+        let socket = matches!(entrance, Entrance::Send(_, Sending::Socket));
+        whole(store, &flows, headers, socket).map_err(|e| format!("{}: {e}", named(entrance)))?;
+        let mut asked: Vec<Header> = case.packets.iter().map(header).collect();
+        asked.extend(boundaries(store, &flows, &case.packets));
+        tally.draw += start.elapsed();
+        asked.retain(|h| store.lookup(headers, h) != 0);
+        for header in &asked {
+            let Some(packet) = packet_of(header, like) else { continue };
+            let packet = match entrance {
+                Entrance::Send(_, Sending::Socket) => {
+                    let nobody: IpAddr = if packet.src.is_ipv4() {
+                        Ipv4Addr::UNSPECIFIED.into()
+                    } else {
+                        Ipv6Addr::UNSPECIFIED.into()
+                    };
+                    Packet { src: nobody, ..packet }
+                }
+                Entrance::Send(..) if packet.src.is_unspecified() => continue,
+                _ => packet,
+            };
+            let start = Instant::now();
+            let Some(ways) = entrance.ways(&case.lab, &packet) else { continue };
+            tally.steps += start.elapsed();
+            let mut here = flows_of(store, &flows, &packet, socket).unwrap();
+            // A socket may pick the very destination.
+            here.retain(|(_, h)| h.get(Field::Src) != h.get(Field::Dst));
+            if here.is_empty() && socket {
+                continue;
+            }
+            tally.packets += 1;
+            if ways.iter().any(|w| !w.unknown.is_empty()) {
+                tally.unknown += 1;
+            } else if ways.len() == 1 {
+                tally.certain += 1;
+                tally.arrived += u64::from(ways[0].outcome.decision().is_none());
+            }
+            if here.iter().any(|(f, _)| f.flow.unknown.iter().any(|u| GAPS.iter().any(|g| u.contains(g)))) {
+                tally.gaps += 1;
+                continue;
+            }
+            compare(&here, &ways).map_err(|why| {
+                let outcomes: Vec<String> = ways.iter().map(|w| told(&w.outcome)).collect();
+                format!(
+                    "{}: {packet} ttl {} tos {:#x} length {} df {}\n  {why}\n  ways: {outcomes:?}",
+                    named(entrance),
+                    packet.ttl,
+                    packet.tos,
+                    packet.length,
+                    packet.df
+                )
+            })?;
+            let certain = ways.len() == 1 && ways[0].unknown.is_empty();
+            if certain && here.len() != 1 {
+                let flows: Vec<_> =
+                    here.iter().map(|(f, _)| (&f.flow.reasons, &f.flow.now, &f.ending)).collect();
+                return Err(format!("{}: {packet} is in {} flows: {flows:?}", named(entrance), here.len()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn named(entrance: Entrance) -> String {
+    match entrance {
+        Entrance::Send(host, sending) => format!("{} sends {sending:?}", host.name),
+        Entrance::Inject(host, device) => format!("at {}:{}", host.name, device.name),
+    }
+}
+
+/// Every header is in some flow of an entrance.
+fn whole(store: &mut Store, flows: &[Flowed], headers: Ref, socket: bool) -> Result<(), String> {
+    let sets: Vec<Ref> = flows.iter().map(|f| f.flow.set).collect();
+    let mut union = Ref::NONE;
+    for set in sets {
+        let yes = store.choose(set, Ref::leaf(1), union).unwrap();
+        union = yes;
+    }
+    if socket {
+        let (start, end) = (Field::Src.bit(0), Field::Src.bit(0) + 128);
+        union = store.forget(union, &|p| p >= start && p < end, true).unwrap();
+    }
+    let left = store.without(headers, union).unwrap();
+    match store.example(left) {
+        None => Ok(()),
+        Some(header) => Err(format!("in no flow: {:?}", HEADER.map(|f| (f, format!("{:x}", header.get(f)))))),
+    }
+}
+
+/// Shrinks a case that breaks a law, for as long as a minute.
+fn shrunk(mut tree: impl ValueTree<Value = Case>, mut why: String) -> (Case, String) {
+    let start = Instant::now();
+    let mut worst = tree.current();
+    if number("LAB_SHRINK", 1) == 0 {
+        return (worst, why);
+    }
+    let mut more = tree.simplify();
+    while more && start.elapsed() < Duration::from_secs(60) {
+        let now = tree.current();
+        match hold(&now, &mut Tally::default()) {
+            Err(found) => {
+                (worst, why) = (now, found);
+                more = tree.simplify();
+            }
+            Ok(()) => more = tree.complicate(),
+        }
+    }
+    (worst, why)
+}
+
+const SHARDS: u64 = 16;
+
+/// Where sets claim nothing though a single packet's way is known.
+const GAPS: [&str; 2] = ["a shifted port", "which destination port NAT picks"];
+
+#[test]
+fn every_packet_of_random_labs_is_in_the_set_that_the_stepper_says() {
+    let labs = number("LAB_LABS", 2000);
+    let next = AtomicU64::new(0);
+    let total = Mutex::new(Tally::default());
+    let wrong = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = number("LAB_WRONG", 3) as usize;
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| loop {
+                let shard = next.fetch_add(1, Ordering::Relaxed);
+                if shard >= SHARDS {
+                    return;
+                }
+                if number("LAB_SHARD", shard) != shard {
+                    continue;
+                }
+                let (mut runner, strategy) = (runner(shard), case());
+                let mut tally = Tally::default();
+                for place in 0..labs / SHARDS + u64::from(shard < labs % SHARDS) {
+                    let tree = strategy.new_tree(&mut runner).unwrap();
+                    let case = tree.current();
+                    let seen = kinds(&case.lab);
+                    tally.labs += 1;
+                    tally.with_nat +=
+                        u64::from(seen.contains("target Nat") || seen.contains("target Netmap"));
+                    tally.with_hosts += u64::from(case.lab.hosts.len() > 1);
+                    for kind in seen {
+                        *tally.kinds.entry(kind).or_default() += 1;
+                    }
+                    if wrong.lock().unwrap().len() >= most {
+                        return;
+                    }
+                    if number("LAB_PLACE", place) != place {
+                        continue;
+                    }
+                    let start = Instant::now();
+                    if let Err(why) = hold(&case, &mut tally) {
+                        wrong.lock().unwrap().push(String::new());
+                        let (case, why) = shrunk(tree, why);
+                        let text = format!("shard {shard} lab {place}: {why}\n{}", shown(&case.lab));
+                        wrong.lock().unwrap().push(text);
+                    }
+                    if start.elapsed() > Duration::from_secs(number("LAB_SLOW", 1000)) {
+                        println!(
+                            "slow: shard {shard} lab {place} {:?}\n{}",
+                            start.elapsed(),
+                            shown(&case.lab)
+                        );
+                    }
+                }
+                add(&mut total.lock().unwrap(), tally);
+            });
+        }
+    });
+    let (total, wrong) = (total.into_inner().unwrap(), wrong.into_inner().unwrap());
+    println!(
+        "{} labs, {} with NAT, {} of several hosts; {} packets, {} certain ({} arrived), {} not modelled, {} gaps; {} flows; \
+         sets {:?}, stepper {:?}, drawing {:?}",
+        total.labs, total.with_nat, total.with_hosts, total.packets, total.certain, total.arrived, total.unknown, total.gaps,
+        total.flows, total.sets, total.steps, total.draw
+    );
+    let texts: Vec<&String> = wrong.iter().filter(|t| !t.is_empty()).collect();
+    assert!(
+        wrong.is_empty(),
+        "{}",
+        texts.iter().map(|t| t.as_str()).collect::<Vec<_>>().join("\n----------\n")
+    );
+    quotas(&total);
+}
+
+/// Enough of everything was met.
+fn quotas(total: &Tally) {
+    assert!(3 * total.with_nat >= total.labs, "{} labs of {} have NAT", total.with_nat, total.labs);
+    assert!(3 * total.with_hosts >= total.labs, "{} labs of {} have hosts", total.with_hosts, total.labs);
+    assert!(total.packets >= 20 * total.labs, "{} packets", total.packets);
+    assert!(4 * total.certain >= total.packets, "{} of {} packets are certain", total.certain, total.packets);
+    // 50 labs of 2000.
+    let few: Vec<(String, u64)> = wanted()
+        .into_iter()
+        .map(|kind| (total.kinds.get(&kind).copied().unwrap_or(0), kind))
+        .filter(|(n, _)| n * 40 < total.labs)
+        .map(|(n, kind)| (kind, n))
+        .collect();
+    assert!(few.is_empty(), "too few labs of {} have {few:?}", total.labs);
+}
+
+fn add(total: &mut Tally, more: Tally) {
+    total.labs += more.labs;
+    total.with_nat += more.with_nat;
+    total.with_hosts += more.with_hosts;
+    total.packets += more.packets;
+    total.certain += more.certain;
+    total.unknown += more.unknown;
+    total.gaps += more.gaps;
+    total.arrived += more.arrived;
+    total.flows += more.flows;
+    total.sets += more.sets;
+    total.steps += more.steps;
+    total.draw += more.draw;
+    for (kind, count) in more.kinds {
+        *total.kinds.entry(kind).or_default() += count;
+    }
+}
+
+#[allow(dead_code)]
+fn later(_: (ChainKind, Hook, Option<Event>)) {}
