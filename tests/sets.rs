@@ -25,6 +25,10 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
+/// What tells the flows of a probe: the host, how it sends, TTL, length, mark,
+/// whether it may be fragmented, and whether the source is chosen.
+type Sent = (String, String, u8, u32, u32, bool, bool);
+
 /// The packets that a probe is one of: all with its TTL and length, sent the
 /// same way.
 fn computed<'a>(engine: &mut Symbolic<'a>, lab: &'a Lab, probe: &Probe) -> Vec<Flowed> {
@@ -106,7 +110,7 @@ fn every_recorded_probe_is_in_the_set_that_the_stepper_says() {
         let first: Vec<Probe> =
             all.into_iter().filter(|p| p.flow.is_none() && p.packet.quoted().is_none()).collect();
         let mut engine = Symbolic::new(&lab);
-        let mut known: Vec<((String, String, u8, u32, u32, bool, bool), Vec<Flowed>)> = Vec::new();
+        let mut known: Vec<(Sent, Vec<Flowed>)> = Vec::new();
         for (probe, prediction) in first.iter().zip(predict(&lab, &first)) {
             let p = &probe.packet;
             if p.src == p.dst {

@@ -144,7 +144,7 @@ impl<'a> Asker<'a> {
                 let host = ends::host(self.lab, &place.host)?;
                 let addresses = host.interface(&place.iface).map(|i| &i.addresses);
                 let own: Vec<IpAddr> = addresses.into_iter().flatten().map(|a| a.address).collect();
-                let set = self.from_addresses(set, own.iter().map(|a| IpNet::from(*a)))?;
+                let set = self.sent_by(set, own.iter().map(|a| IpNet::from(*a)))?;
                 self.send_from(host, set, Sending::Bound)
             }
             End::Address(address) => self.send_prefix(IpNet::from(*address), set),
@@ -153,20 +153,20 @@ impl<'a> Asker<'a> {
         }
     }
 
-    fn from_addresses(&mut self, set: Ref, nets: impl IntoIterator<Item = IpNet>) -> Result<Ref, Error> {
+    fn sent_by(&mut self, set: Ref, nets: impl IntoIterator<Item = IpNet>) -> Result<Ref, Error> {
         let from = self.addressed(Field::Src, nets)?;
         Ok(self.engine.store().guard(from, set)?)
     }
 
     fn send_prefix(&mut self, net: IpNet, set: Ref) -> Result<Vec<Flowed>, Error> {
         let mut all = Vec::new();
-        let mut rest = self.from_addresses(set, [net])?;
+        let mut rest = self.sent_by(set, [net])?;
         for host in self.lab.hosts.values() {
             let own: Vec<IpNet> = host.addresses().filter(|a| net.contains(a)).map(IpNet::from).collect();
             if own.is_empty() {
                 continue;
             }
-            let here = self.from_addresses(set, own)?;
+            let here = self.sent_by(set, own)?;
             rest = self.engine.store().without(rest, here)?;
             all.extend(self.send_from(host, here, Sending::Bound)?);
         }

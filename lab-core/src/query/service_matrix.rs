@@ -272,9 +272,9 @@ fn sources(columns: &[Vec<(u128, Ref)>]) -> (Kinds, Vec<Vec<Cell>>) {
         let most = [Cell::No, Cell::Possible, Cell::Yes].into_iter().max_by_key(|c| counts[*c as usize]);
         let most = most.unwrap_or(Cell::No);
         for (start, end, cell) in spans.into_iter().filter(|(_, _, cell)| *cell != most) {
-            for at in start..end {
+            for (at, kind) in kinds.iter_mut().enumerate().take(end).skip(start) {
                 let fresh = next.len() as u32 + 1;
-                kinds[at] = *next.entry((kinds[at], number as u32, cell)).or_insert(fresh);
+                *kind = *next.entry((*kind, number as u32, cell)).or_insert(fresh);
                 unusual.push((at, number, cell));
             }
         }

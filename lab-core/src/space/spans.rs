@@ -35,8 +35,7 @@ impl Store {
         let (field, bits) = asked;
         let end = field.bit(0) + field.width();
         let mut at = at;
-        loop {
-            let Some(test) = self.test(at).filter(|t| t.position < end) else { break };
+        while let Some(test) = self.test(at).filter(|t| t.position < end) {
             if test.position < field.bit(0) + bits {
                 let done = self.test(test.els.into()).is_none_or(|t| t.position >= end);
                 if test.position == field.bit(bit) && done {

@@ -150,6 +150,10 @@ pub const OPEN: u32 = 1 << 30;
 /// What comes of a diagram after an open leaf.
 pub type Then<'t> = &'t mut dyn FnMut(&mut Store, u32, Ref) -> Result<Ref, Error>;
 
+/// Where a run of bits (place, length, pattern) is as wanted after a change;
+/// none: it is as before.
+pub type Changes<'c> = &'c mut dyn FnMut(&mut Store, u32, u32, u32) -> Result<Option<Ref>, Error>;
+
 type Changed = std::collections::HashMap<Ref, Ref, rustc_hash::FxBuildHasher>;
 
 /// The most nodes below one another that an operation follows.
@@ -634,7 +638,7 @@ impl Store {
     pub fn after_change(
         &mut self,
         diagram: Ref,
-        bits: &mut dyn FnMut(&mut Store, u32, u32, u32) -> Result<Option<Ref>, Error>,
+        bits: Changes,
         leaf: &mut dyn FnMut(u32) -> Ref,
     ) -> Result<Ref, Error> {
         let mut memo = Changed::default();
@@ -644,7 +648,7 @@ impl Store {
     fn changed_at(
         &mut self,
         at: Ref,
-        bits: &mut dyn FnMut(&mut Store, u32, u32, u32) -> Result<Option<Ref>, Error>,
+        bits: Changes,
         leaf: &mut dyn FnMut(u32) -> Ref,
         memo: &mut Changed,
         depth: u32,

@@ -111,6 +111,10 @@ fn or(a: Bit, b: Bit) -> Option<Bit> {
     and(turned(a), turned(b)).map(turned)
 }
 
+/// Where a verdict map gives which verdict; and where it cannot be told, and
+/// why.
+pub type Verdicts = (Vec<(Ref, Verdict)>, Vec<(Ref, String)>);
+
 impl Sets {
     /// What an expression is worth.
     ///
@@ -604,7 +608,7 @@ impl Sets {
         elements: &[(NftElement, Verdict)],
         name: Option<&str>,
         at: Site,
-    ) -> Result<(Vec<(Ref, Verdict)>, Vec<(Ref, String)>), Error> {
+    ) -> Result<Verdicts, Error> {
         for interface in &at.host.interfaces {
             self.names.number(&interface.name);
         }
