@@ -143,7 +143,7 @@ impl<'a> Symbolic<'a> {
     /// turned round is known in each part.
     fn overwritten(&mut self, flow: Flow, (keep, flip): (u8, u8)) -> Result<Vec<Flow>, Error> {
         let mut parts = vec![flow];
-        for bit in (0..8_u8).filter(|bit| keep & flip >> bit & 1 == 1) {
+        for bit in (0..8_u8).filter(|bit| (keep & flip) >> bit & 1 == 1) {
             let one = 1_u128 << bit;
             let mut next = Vec::new();
             for part in parts {

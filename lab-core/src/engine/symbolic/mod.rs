@@ -19,6 +19,9 @@ mod hook;
 mod walk;
 mod way;
 
+#[cfg(test)]
+mod tests;
+
 pub use chain::{ChainLeaves, Compiler, End, Leaf, NatAction, RuleId, TableChains};
 pub use effects::{Effects, Marking};
 pub use engine::{Flowed, Symbolic};
