@@ -15,7 +15,7 @@ mod skb;
 mod vxlan;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -27,6 +27,8 @@ pub struct Symbolic<'a> {
     pub(super) leaves: ChainLeaves,
     tables: HashMap<(String, usize), TableChains>,
     bases: HashMap<(String, usize, usize), Base>,
+    /// What connection tracking makes of packets of which it knows nothing.
+    pub(super) tracking: Option<Ref>,
     pub(super) out: Vec<Flowed>,
     /// How many parts flows may come to, in all.
     pub limit: usize,
@@ -70,6 +72,7 @@ impl<'a> Symbolic<'a> {
             leaves: ChainLeaves::default(),
             tables: HashMap::new(),
             bases: HashMap::new(),
+            tracking: None,
             out: Vec::new(),
             limit: LIMIT,
             steps: Vec::new(),

@@ -144,7 +144,7 @@ impl<'a> Symbolic<'a> {
     /// turned round is known in each part.
     fn overwritten(&mut self, flow: Flow, (keep, flip): (u8, u8)) -> Result<Vec<Flow>, Error> {
         let mut parts = vec![flow];
-        for bit in (0..8_u8).filter(|bit| keep & flip >> bit & 1 == 1) {
+        for bit in (0..8_u8).filter(|bit| (keep & flip) >> bit & 1 == 1) {
             let one = 1_u128 << bit;
             let mut next = Vec::new();
             for part in parts {
@@ -222,7 +222,10 @@ impl<'a> Symbolic<'a> {
         if flow.tracked != Tracked::None || flow.info == Info::Untracked {
             return Ok(vec![flow]);
         }
-        let diagram = self.tracking()?;
+        let diagram = match self.tracking {
+            Some(known) => known,
+            None => *self.tracking.insert(tracking(&mut self.sets.store)?),
+        };
         let mapping = flow.mapping();
         let mut tracked = Vec::new();
         for (leaf, part) in self.split(&flow, diagram, &mapping, &|_, _| Vec::new())? {
@@ -233,42 +236,6 @@ impl<'a> Symbolic<'a> {
             }
         }
         Ok(tracked)
-    }
-
-    /// What tracking makes of packets of which nothing is known: invalid, not
-    /// tracked, or fit to belong to a connection; of TCP by its flags.
-    fn tracking(&mut self) -> Result<Ref, Error> {
-        let store = &mut self.sets.store;
-        let mut tcp = Vec::new();
-        for flags in 0..=u8::MAX {
-            let leaf = if sane(flags) { TCP + u32::from(alike_to(flags)) } else { INVALID };
-            let is = store.value(Field::TcpFlags, flags.into())?;
-            tcp.push(store.guard(is, Ref::leaf(leaf))?);
-        }
-        let tcp = store.first_of(&tcp)?;
-        let mut by_type = |protocol: u8| -> Result<Ref, Error> {
-            let mut parts = Vec::new();
-            for kind in 0..=u8::MAX {
-                let leaf = match (protocol, kind) {
-                    (1, 8 | 13 | 15 | 17) | (58, 128 | 139) => QUERY,
-                    (1, 0 | 14 | 16 | 18) | (58, 129 | 140) => ANSWER,
-                    (58, 130..=137 | 143) => UNTRACKED,
-                    _ => INVALID,
-                };
-                let is = store.value(Field::IcmpType, kind.into())?;
-                parts.push(store.guard(is, Ref::leaf(leaf))?);
-            }
-            store.first_of(&parts)
-        };
-        let (icmp, icmp6) = (by_type(1)?, by_type(58)?);
-        let init = store.value(Field::SctpInit, 1)?;
-        let sctp = store.choose(init, Ref::leaf(PLAIN), Ref::leaf(ANSWER))?;
-        let mut result = Ref::leaf(PLAIN);
-        for (protocol, diagram) in [(6, tcp), (1, icmp), (58, icmp6), (132, sctp)] {
-            let is = store.value(Field::Protocol, protocol)?;
-            result = store.choose(is, diagram, result)?;
-        }
-        Ok(result)
     }
 
     /// Finds the connection of packets that may have one, or opens it.
@@ -546,12 +513,42 @@ impl<'a> Symbolic<'a> {
                     && (c.reply == wanted.inverted() || c.original == wanted.inverted())
             })
         });
+        // A query's identifier counts as its source port, and no header here has
+        // it; it is kept where it may be.
+        let mut done = Vec::new();
+        let mut flow = flow;
+        if source && (random || taken || ports.is_some()) {
+            let icmp = self.sets.store.value(Field::Protocol, 1)?;
+            let icmp6 = self.sets.store.value(Field::Protocol, 58)?;
+            let queries = self.sets.store.or_else(icmp, icmp6)?;
+            let (queries, rest) = self.divide(flow, queries)?;
+            let other = Ends { sport: Source::keep(Field::FreshPort), ..wanted };
+            for query in queries {
+                let whole = ports.is_none_or(|r| r.low == 0 && r.high == u16::MAX);
+                let ends = match (random || taken, whole) {
+                    (true, _) => vec![other],
+                    (false, true) => vec![wanted],
+                    (false, false) => vec![wanted, other],
+                };
+                let why = format!("{}: {IDENTIFIER}", host.name);
+                for (wanted, query) in Self::either(&query, ends, &why) {
+                    done.extend(self.bound(query, host, source, current, wanted)?);
+                }
+            }
+            let Some(rest) = rest.into_iter().next() else { return Ok(done) };
+            flow = rest;
+        }
         // Which packets keep their port.
+        let unknown = flow.fresh.filter(|_| is_fresh(port));
         let mut kept: Vec<(bool, Flow)> = Vec::new();
         match (random, ports, base) {
             (true, ..) => kept.push((false, flow)),
             (_, None, _) => kept.push((!taken, flow)),
             (_, Some(_), Some(_)) => kept.push((false, flow)),
+            (_, Some(range), None) if unknown.is_some() => {
+                let covered = unknown.is_some_and(|r| range.low <= r.low && r.high <= range.high);
+                kept.push((covered, flow));
+            }
             (_, Some(range), None) => {
                 let set = self.sets.store.range(Field::Sport, range.low.into(), range.high.into())?;
                 let mut here = crate::space::Mapping::default();
@@ -566,7 +563,6 @@ impl<'a> Symbolic<'a> {
                 }
             }
         }
-        let mut done = Vec::new();
         for (keep, flow) in kept {
             if keep {
                 done.extend(self.bound(flow, host, source, current, wanted)?);
@@ -666,6 +662,9 @@ impl<'a> Symbolic<'a> {
             }
             // Ports keep their class: privileged stay privileged.
             let mut parts = Vec::new();
+            if is_fresh(port) {
+                return Ok(vec![fresh(PortRange { low: 1024, high: u16::MAX }, flow)]);
+            }
             for (low, high, range) in
                 [(0, 511, (1, 511)), (512, 1023, (600, 1023)), (1024, 65535, (1024, 65535))]
             {
@@ -682,7 +681,7 @@ impl<'a> Symbolic<'a> {
         if range.low == range.high {
             return Ok(vec![fresh(range, flow)]);
         }
-        match base {
+        match base.filter(|_| !is_fresh(port)) {
             Some(base) => {
                 // Shifted port by port.
                 let size = u32::from(range.high - range.low) + 1;
@@ -739,12 +738,55 @@ const ANSWER: u32 = 5;
 /// TCP with these flags.
 const TCP: u32 = 16;
 
+/// What tracking makes of packets of which nothing is known: invalid, not
+/// tracked, or fit to belong to a connection; of TCP by its flags.
+fn tracking(store: &mut Store) -> Result<Ref, Error> {
+    let mut tcp = Vec::new();
+    for flags in 0..=u8::MAX {
+        let leaf = if sane(flags) { TCP + u32::from(alike_to(flags)) } else { INVALID };
+        let is = store.value(Field::TcpFlags, flags.into())?;
+        tcp.push(store.guard(is, Ref::leaf(leaf))?);
+    }
+    let tcp = store.first_of(&tcp)?;
+    let mut by_type = |protocol: u8| -> Result<Ref, Error> {
+        let mut parts = Vec::new();
+        for kind in 0..=u8::MAX {
+            let leaf = match (protocol, kind) {
+                (1, 8 | 13 | 15 | 17) | (58, 128 | 139) => QUERY,
+                (1, 0 | 14 | 16 | 18) | (58, 129 | 140) => ANSWER,
+                (58, 130..=137 | 143) => UNTRACKED,
+                _ => INVALID,
+            };
+            let is = store.value(Field::IcmpType, kind.into())?;
+            parts.push(store.guard(is, Ref::leaf(leaf))?);
+        }
+        store.first_of(&parts)
+    };
+    let (icmp, icmp6) = (by_type(1)?, by_type(58)?);
+    let init = store.value(Field::SctpInit, 1)?;
+    let sctp = store.choose(init, Ref::leaf(PLAIN), Ref::leaf(ANSWER))?;
+    let mut result = Ref::leaf(PLAIN);
+    for (protocol, diagram) in [(6, tcp), (1, icmp), (58, icmp6), (132, sctp)] {
+        let is = store.value(Field::Protocol, protocol)?;
+        result = store.choose(is, diagram, result)?;
+    }
+    Ok(result)
+}
+
 /// The flags that count, of those that a TCP packet has: connection tracking
 /// looks at them in this order (`get_conntrack_index`).
 fn alike_to(flags: u8) -> u8 {
     const ORDER: [u8; 5] =
         [TcpFlags::RST, TcpFlags::SYN | TcpFlags::ACK, TcpFlags::SYN, TcpFlags::FIN, TcpFlags::ACK];
     ORDER.into_iter().find(|wanted| flags & wanted == *wanted).unwrap_or(flags)
+}
+
+/// Why it is open what becomes of queries.
+const IDENTIFIER: &str = "which identifier an ICMP query has";
+
+/// Whether a port is one that a kernel picked.
+fn is_fresh(port: Source) -> bool {
+    port.field == Field::FreshPort && port.mask == 0
 }
 
 fn is_known(source: Source) -> bool {
@@ -767,7 +809,7 @@ fn same(store: &mut Store, a: Source, b: Source, v6: bool) -> Result<Ref, Error>
         return Ok(Ref::NONE);
     }
     // A port that a kernel picked is taken to be another.
-    if [a, b].iter().any(|s| s.field == Field::FreshPort && s.mask & most == 0) {
+    if is_fresh(a) || is_fresh(b) {
         return Ok(Ref::NONE);
     }
     let mut all = Ref::ALL;

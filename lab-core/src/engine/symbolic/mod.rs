@@ -20,6 +20,9 @@ mod table;
 mod walk;
 mod way;
 
+#[cfg(test)]
+mod tests;
+
 pub use chain::{ChainLeaves, Compiler, End, Leaf, NatAction, RuleId, TableChains};
 pub use effects::{Effects, Marking};
 pub use engine::{Flowed, Symbolic};

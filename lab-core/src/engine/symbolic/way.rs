@@ -287,16 +287,13 @@ impl<'a> Symbolic<'a> {
         next: &mut Vec<Passing<'a>>,
     ) -> Result<(), Error> {
         let src = flow.now.ends.src;
-        let own = host.routes.iter().map(|r| r.destination).collect::<Vec<_>>();
-        let parts = self.by_address(
-            &flow,
-            src,
-            || own,
-            |a| {
-                a.is_ipv6()
-                    || matches!(address_type(host, a, None), AddressType::Local | AddressType::Unicast)
-            },
-        )?;
+        // What no route says: addresses that are nobody's by themselves.
+        let special = ["0.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"].into_iter();
+        let special = special.filter_map(|net| net.parse::<IpNet>().ok());
+        let nets = || host.routes.iter().map(|r| r.destination).chain(special).collect();
+        let parts = self.by_address(&flow, src, nets, |a| {
+            a.is_ipv6() || matches!(address_type(host, a, None), AddressType::Local | AddressType::Unicast)
+        })?;
         for (keep, part) in parts {
             let asked = Asked {
                 src: keep.then_some(src),

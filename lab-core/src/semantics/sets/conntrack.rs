@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Set, Sets, Site};
+use super::{Computed, Set, Sets, Site};
 use crate::addr::{Masked, PortRange};
 use crate::model::{ConntrackMatch, ConntrackState, ConntrackStatus, Direction, Not};
 use crate::space::{ct, Bits, Field, Ref};
@@ -98,17 +98,27 @@ impl Sets {
             let set = self.store.value(Field::CtProtocol, protocol.value.into())?;
             parts.push(self.store.invert_if(set, protocol.invert)?);
         }
-        let ports: [(Field, &Option<Not<PortRange>>); 4] = [
-            (Field::OrigSport, &condition.original_sport),
-            (Field::OrigDport, &condition.original_dport),
-            (Field::ReplySport, &condition.reply_sport),
-            (Field::ReplyDport, &condition.reply_dport),
+        let ports: [(Direction, bool, &Option<Not<PortRange>>); 4] = [
+            (Direction::Original, false, &condition.original_sport),
+            (Direction::Original, true, &condition.original_dport),
+            (Direction::Reply, false, &condition.reply_sport),
+            (Direction::Reply, true, &condition.reply_dport),
         ];
-        for (field, wanted) in ports {
-            if let Some(range) = wanted {
-                let set = self.port_range(field, range.value)?;
-                parts.push(self.store.invert_if(set, range.invert)?);
+        for (direction, destination, wanted) in ports {
+            let Some(range) = wanted else { continue };
+            let mut any = Vec::new();
+            for (here, value) in self.ct_port(direction, destination)? {
+                let set = match value {
+                    Computed::Bits(bits) => {
+                        self.between(&bits, range.value.low.into(), range.value.high.into())?
+                    }
+                    _ if range.value == PortRange::ANY => Ref::ALL,
+                    _ => self.unknown("the identifier of an ICMP query")?,
+                };
+                any.push(self.store.guard(here, set)?);
             }
+            let set = self.store.first_of(&any)?;
+            parts.push(self.store.invert_if(set, range.invert)?);
         }
         if let Some(status) = &condition.status {
             let any = self.any_status(&status.value)?;

@@ -40,6 +40,9 @@ pub enum Computed {
     Unknown(String),
 }
 
+/// ICMP and ICMPv6 types that open a connection, and those that answer them.
+const QUERIES: [(u128, u128); 6] = [(8, 0), (13, 14), (15, 16), (17, 18), (128, 129), (139, 140)];
+
 /// Alternatives, and where each holds.
 type Worth = Vec<(Ref, Computed)>;
 
@@ -198,15 +201,7 @@ impl Sets {
                 let (short, long) = (self.store.guard(short, known)?, self.store.guard(long, known)?);
                 Ok(vec![(short, bits_of(field, 0, 32)), (long, whole(field))])
             }
-            Expression::CtPort(direction, destination) => {
-                let field = match (direction, destination) {
-                    (Direction::Original, false) => Field::OrigSport,
-                    (Direction::Original, true) => Field::OrigDport,
-                    (Direction::Reply, false) => Field::ReplySport,
-                    (Direction::Reply, true) => Field::ReplyDport,
-                };
-                Ok(vec![(self.connection_known()?, whole(field))])
-            }
+            Expression::CtPort(direction, destination) => self.ct_port(*direction, *destination),
             Expression::Fib(FibResult::Type, words) => self.fib_type(words, at),
             Expression::Fib(result, words) => self.fib_device(*result, words, at),
             Expression::Numgen { modulus, offset, incremental } => all(match (modulus, incremental) {
@@ -241,6 +236,39 @@ impl Sets {
             Expression::ShiftRight(a, by) => self.shifted(a, at, -i32::from(*by)),
             Expression::Map(key, map) => self.mapped(key, map, at),
         }
+    }
+
+    /// A port of a connection. Of a query it is the identifier, which no header
+    /// here has, or type and code.
+    pub(super) fn ct_port(&mut self, direction: Direction, destination: bool) -> Result<Worth, Error> {
+        let field = match (direction, destination) {
+            (Direction::Original, false) => Field::OrigSport,
+            (Direction::Original, true) => Field::OrigDport,
+            (Direction::Reply, false) => Field::ReplySport,
+            (Direction::Reply, true) => Field::ReplyDport,
+        };
+        let known = self.connection_known()?;
+        let mut worth = Vec::new();
+        let mut plain = known;
+        for protocol in [1, 58] {
+            let here = self.store.value(Field::CtProtocol, protocol)?;
+            plain = self.store.without(plain, here)?;
+            let here = self.store.guard(here, known)?;
+            if !destination {
+                worth.push((here, Computed::Unknown("the identifier of an ICMP query".into())));
+                continue;
+            }
+            for (query, answer) in QUERIES.iter().copied() {
+                let is = self.store.value(Field::IcmpType, query)?;
+                let set = self.store.guard(is, here)?;
+                let kind = if direction == Direction::Original { query } else { answer };
+                let mut bits = (0..8).map(|i| Bit::Is(Field::IcmpCode.bit(7 - i))).collect::<Vec<_>>();
+                bits.extend((0..8).map(|i| Bit::Known(kind >> i & 1 == 1)));
+                worth.push((set, Computed::Bits(bits)));
+            }
+        }
+        worth.push((plain, whole(field)));
+        Ok(worth)
     }
 
     fn pairwise(
@@ -412,8 +440,9 @@ impl Sets {
         };
         let mut worth = Vec::new();
         for (mut here, key) in keys {
-            if let Computed::Unknown(why) = key {
-                worth.push((here, Computed::Unknown(why)));
+            if let Some(why) = unknown_part(&key) {
+                let keys = pairs.iter().map(|(element, _)| *element);
+                worth.push((self.any_element(here, &key, keys)?, Computed::Unknown(why)));
                 continue;
             }
             for (element, value) in &pairs {
@@ -426,6 +455,25 @@ impl Sets {
             }
         }
         Ok(worth)
+    }
+
+    /// Where a value that is partly unknown may be one of some elements; all of
+    /// it if it is wholly unknown.
+    fn any_element<'e>(
+        &mut self,
+        here: Ref,
+        value: &Computed,
+        elements: impl Iterator<Item = &'e NftElement>,
+    ) -> Set {
+        if matches!(value, Computed::Unknown(_)) {
+            return Ok(here);
+        }
+        let mut parts = Vec::new();
+        for element in elements {
+            parts.push(self.element(value, element, Some(Ref::ALL))?);
+        }
+        let any = self.store.first_of(&parts)?;
+        self.store.guard(here, any)
     }
 
     /// Where a value is an element; `unknown` stands for what is not known.
@@ -481,7 +529,7 @@ impl Sets {
     }
 
     /// Where a row of bits is a number between two, both included.
-    fn between(&mut self, bits: &[Bit], low: u128, high: u128) -> Set {
+    pub(super) fn between(&mut self, bits: &[Bit], low: u128, high: u128) -> Set {
         let above = self.at_least(bits, low)?;
         match high.checked_add(1) {
             None => Ok(above),
@@ -626,7 +674,8 @@ impl Sets {
         let (mut found, mut unclear) = (Vec::new(), Vec::new());
         for (here, key) in keys {
             if let Some(why) = unknown_part(&key) {
-                unclear.push((here, why));
+                let keys = pairs.iter().map(|(element, _)| *element);
+                unclear.push((self.any_element(here, &key, keys)?, why));
                 continue;
             }
             for (element, verdict) in &pairs {

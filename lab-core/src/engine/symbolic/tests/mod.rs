@@ -1,0 +1,172 @@
+//! Facts that sets of packets must know as the stepper does, one test each.
+
+use super::{Ending, Flow, Flowed, Sending, Symbolic};
+use crate::engine::explore::all;
+use crate::engine::stepper::tests::build::{ping, tcp, udp, Build};
+use crate::model::{Decision, Outcome, Packet, TcpFlags};
+use crate::space::{header, Field, Source};
+
+/// The flows of every packet that enters as this one does, of those the ones
+/// that it is in.
+fn flows(lab: &Build, from: &str, packet: &Packet) -> Vec<Flowed> {
+    let mut engine = Symbolic::new(&lab.lab);
+    let set = engine.headers().unwrap();
+    let mut flow = Flow::new(set, packet.ttl, packet.length, packet.mark);
+    flow.now.df = packet.df;
+    let flows = match from.split_once(':') {
+        None => engine.send(&lab.lab.hosts[from], flow, Sending::Bound),
+        Some((host, device)) => {
+            let host = &lab.lab.hosts[host];
+            engine.inject(host, host.interface(device).unwrap(), flow)
+        }
+    }
+    .unwrap();
+    let sent = header(packet);
+    flows.into_iter().filter(|f| engine.store().lookup(f.flow.set, &sent) != 0).collect()
+}
+
+/// The one flow of a packet, which must end as the stepper says.
+fn flow(lab: &Build, from: &str, packet: &Packet) -> Flowed {
+    let mut found = flows(lab, from, packet);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let found = found.remove(0);
+    let journey = lab.send(&[(from, packet.clone())]);
+    let same = match (&found.ending, &journey.outcome) {
+        (Ending::Delivered(at), Outcome::Delivered { at: there, .. }) => at.host == there.host,
+        (Ending::ForwardedOut(at), Outcome::ForwardedOut { at: there, .. }) => at == there,
+        (Ending::Rejected(by) | Ending::Dropped(by), outcome) => Some(by) == outcome.decision(),
+        _ => false,
+    };
+    assert!(same, "{:?} but {:?}", found.ending, journey.outcome);
+    found
+}
+
+fn number(flowed: &Flowed) -> Option<usize> {
+    match &flowed.ending {
+        Ending::Rejected(Decision::Rule(rule)) | Ending::Dropped(Decision::Rule(rule)) => rule.rule,
+        other => panic!("no rule: {other:?}"),
+    }
+}
+
+#[test]
+fn bits_of_type_of_service_that_are_turned_round_are_known() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*mangle\n:POSTROUTING ACCEPT\n-A POSTROUTING -j TOS --set-tos 0x04/0x00\n\
+         -A POSTROUTING -j TOS --set-tos 0x01/0x03",
+    );
+    let packet = tcp(("10.0.1.2", 1), ("10.0.2.2", 22), TcpFlags::SYN);
+    for (sent, arrived) in [(0, 5), (4, 1), (7, 1), (0xf8, 0xfd)] {
+        let found = flow(&lab, "client", &Packet { tos: sent, ..packet.clone() });
+        let Source { mask, value, .. } = found.flow.now.tos;
+        assert_eq!(u128::from(sent) & !mask | value & mask & 0xff, arrived);
+        assert!(found.flow.unknown.is_empty());
+    }
+}
+
+#[test]
+fn nat_to_what_a_packet_has_is_no_nat() {
+    let mut lab = Build::line();
+    lab.rules("router", "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp -j DNAT --to-destination 10.0.2.2");
+    lab.rules("router", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctstate DNAT -j DROP");
+    let to = |address| tcp(("10.0.1.2", 1), (address, 22), TcpFlags::SYN);
+    assert!(matches!(flow(&lab, "client", &to("10.0.2.2")).ending, Ending::Delivered(_)));
+    assert_eq!(number(&flow(&lab, "client", &to("10.0.2.3"))), Some(1));
+}
+
+#[test]
+fn a_network_mapped_to_itself_is_no_nat() {
+    let mut lab = Build::line();
+    lab.rules("router", "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -j NETMAP --to 10.0.0.0/22");
+    lab.rules("router", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctstate DNAT -j DROP");
+    let to = |address| tcp(("10.0.1.2", 1), (address, 22), TcpFlags::SYN);
+    assert!(matches!(flow(&lab, "client", &to("10.0.2.2")).ending, Ending::Delivered(_)));
+    assert_eq!(number(&flow(&lab, "client", &to("10.9.2.2"))), Some(1));
+}
+
+#[test]
+fn the_destination_port_of_a_query_is_its_type_and_code() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctorigdstport 0 -j DROP\n\
+         -A FORWARD -m conntrack --ctorigdstport 2048 --ctrepldstport 0 -j DROP",
+    );
+    assert_eq!(number(&flow(&lab, "client", &ping("10.0.1.2", "10.0.2.2"))), Some(2));
+}
+
+#[test]
+fn the_identifier_of_a_query_is_not_known() {
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctorigsrcport 7 -j DROP");
+    let found = flows(&lab, "client", &ping("10.0.1.2", "10.0.2.2"));
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|f| f.flow.reasons.iter().any(|r| r.contains("identifier"))));
+    assert_eq!(flow(&lab, "client", &udp(("10.0.1.2", 7), ("10.0.2.2", 7))).ending, found[0].ending);
+}
+
+#[test]
+fn a_port_that_a_kernel_picked_is_kept_by_a_range_that_covers_it() {
+    use crate::model::{InterfaceKind, Vxlan};
+    let mut lab = Build::line();
+    let vxlan = |remote: &str| {
+        InterfaceKind::Vxlan(Vxlan {
+            vni: 7,
+            local: None,
+            remote: Some(remote.parse().unwrap()),
+            link: None,
+            port: 4789,
+            ttl: 0,
+            learning: true,
+        })
+    };
+    lab.device("client", "vx0", vxlan("10.0.1.1"), &["10.9.0.2/24"]);
+    lab.device("router", "vx0", vxlan("10.0.1.2"), &["10.9.0.1/24"]);
+    lab.rules("router", "*nat\n:INPUT ACCEPT\n-A INPUT -p udp -j SNAT --to-source :80-60999");
+    let found = flow(&lab, "client", &tcp(("10.9.0.2", 1), ("10.9.0.1", 22), TcpFlags::SYN));
+    assert!(matches!(found.ending, Ending::Delivered(_)));
+    assert_eq!(found.flow.now.ends.sport, Source::keep(Field::Sport));
+}
+
+#[test]
+fn a_source_that_is_none_is_left_out_when_output_routes_again() {
+    let mut lab = Build::line();
+    lab.rules("client", "*nat\n:OUTPUT ACCEPT\n-A OUTPUT -j DNAT --to-destination 10.0.2.2");
+    let found = flow(&lab, "client", &udp(("255.255.255.255", 1), ("10.0.2.9", 2)));
+    assert_eq!(found.flow.now.ends.dst.value >> 96, 0x0a00_0202);
+}
+
+#[test]
+fn a_chain_that_calls_itself_is_an_error() {
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD ACCEPT\n:web -\n-A FORWARD -j web\n-A web -j DROP");
+    let table = &mut lab.get("router").ruleset.tables[0];
+    let (own, other) = (table.chains[0].rules[0].clone(), &mut table.chains[1].rules);
+    other[0] = own;
+    let mut engine = Symbolic::new(&lab.lab);
+    let all_headers = engine.headers().unwrap();
+    let client = &lab.lab.hosts["client"];
+    let sent = engine.send(client, Flow::new(all_headers, 64, 60, 0), Sending::Bound);
+    assert_eq!(sent.unwrap_err(), crate::space::Error::Depth);
+}
+
+#[test]
+fn a_map_whose_key_is_partly_by_chance_leaves_others_alone() {
+    use crate::model::{Atom, Expression, Statement, Target, Verdict};
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD ACCEPT\n-A FORWARD -j DROP");
+    let key = Expression::Concat(vec![
+        Expression::DestinationPort(Some(6)),
+        Expression::Numgen { modulus: 2, offset: 0, incremental: false },
+    ]);
+    let element = vec![Atom::Range(80, 80), Atom::Range(0, 0)];
+    let elements = vec![(element, Verdict::Drop)];
+    let rule = &mut lab.get("router").ruleset.tables[0].chains[0].rules[0];
+    rule.statements = vec![Statement::Target(Target::VerdictMap { key, elements, name: None })];
+    let to = |port| tcp(("10.0.1.2", 1), ("10.0.2.2", port), TcpFlags::SYN);
+    assert!(matches!(flow(&lab, "client", &to(22)).ending, Ending::Delivered(_)));
+    let found = flows(&lab, "client", &to(80));
+    let ways = all(4, |choices| lab.run(choices, &[("client", to(80))]));
+    assert_eq!((found.len(), ways.results.len()), (2, 2));
+}
