@@ -11,12 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use lab_core::engine::journey::Event;
 use lab_core::engine::symbolic::{Flowed, Sending, Symbolic};
 use lab_core::formats::iptables;
 use lab_core::model::{
-    ChainKind, Expression, Hook, Lab, Match, NftMap, Packet, Payload, PortValue, Statement, Target, TcpFlags,
-    Transport,
+    Expression, Lab, Match, NftMap, Packet, Payload, PortValue, Statement, Target, TcpFlags, Transport,
 };
 use lab_core::space::{header, Error, Field, Header, Ref, Store};
 use lab_core::strategies;
@@ -561,6 +559,3 @@ fn add(total: &mut Tally, more: Tally) {
         *total.kinds.entry(kind).or_default() += count;
     }
 }
-
-#[allow(dead_code)]
-fn later(_: (ChainKind, Hook, Option<Event>)) {}

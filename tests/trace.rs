@@ -156,9 +156,7 @@ fn two_hosts_without_rules_reach_each_other() {
 
 #[test]
 fn a_mistyped_command_is_a_usage_error() {
-    for arguments in
-        [&["trase"][..], &["trace"], &["check", "."], &["trace", ".", "a", "b", "--mark", "0xzz"]]
-    {
+    for arguments in [&["trase"][..], &["trace"], &["check"], &["trace", ".", "a", "b", "--mark", "0xzz"]] {
         let run = lab_workspace::lab(arguments);
         assert_eq!((run.code, run.out.as_str()), (2, ""), "{arguments:?}");
         assert!(run.err.starts_with("error: "), "{}", run.err);
