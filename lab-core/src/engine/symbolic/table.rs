@@ -168,3 +168,84 @@ impl<'a> TableDiagrams<'a> {
         self.sets.store.collect(bases.chain(self.chains.roots()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Family;
+    use crate::formats::iptables;
+    use crate::space::Field;
+
+    const HEAD: &str = "*filter\n:FORWARD DROP [0:0]\n:A - [0:0]\n:B - [0:0]\n";
+    const RULES: &str = "-A FORWARD -d 10.0.0.1/32 -p tcp -m tcp --dport 80 -j A\n\
+        -A FORWARD -s 10.0.0.2/32 -j RETURN\n\
+        -A A -d 10.0.0.1/32 -p tcp -j B\n\
+        -A A ! -d 10.0.0.1/32 -j DROP\n\
+        -A A -p udp -j ACCEPT\n\
+        -A B -s 10.0.0.3/32 -j ACCEPT\n";
+
+    fn read(rules: &str) -> Table {
+        let text = format!("{HEAD}{rules}COMMIT\n");
+        iptables::parse("iptables.save", &text, Family::Ipv4).unwrap().remove(0)
+    }
+
+    fn endings(diagrams: &TableDiagrams) -> Vec<End> {
+        let mut found = Vec::new();
+        for (src, dst) in (0..5_u128).flat_map(|src| (0..5).map(move |dst| (src, dst))) {
+            for (protocol, dport) in [(6, 80), (6, 22), (17, 80)] {
+                let mut header = Header::default();
+                header.set(Field::Src, (0x0a00_0000 + src) << 96);
+                header.set(Field::Dst, (0x0a00_0000 + dst) << 96);
+                header.set(Field::Protocol, protocol);
+                header.set(Field::Dport, dport);
+                found.push(diagrams.lookup(0, &header).end.clone());
+            }
+        }
+        found
+    }
+
+    /// Rules that call chains from elsewhere than before: what was known of
+    /// the packets there no longer is.
+    #[test]
+    fn edited_chains_do_what_the_same_chains_read_anew_do() {
+        let host = Host::default();
+        let before = read(RULES);
+        for (chain, place, line) in [
+            (0, 0, "-A FORWARD -p udp -j A\n"),
+            (0, 1, "-A FORWARD -d 10.0.0.4/32 -j A\n"),
+            (0, 2, "-A FORWARD -j B\n"),
+            (0, 1, "-A FORWARD -s 10.0.0.0/31 -g B\n"),
+            (1, 0, "-A A -s 10.0.0.4/32 -j B\n"),
+            (2, 1, "-A B -p tcp -m tcp --dport 80 -j DROP\n"),
+            (2, 0, "-A B -p udp -j ACCEPT\n"),
+        ] {
+            let rule = read(line).chains[chain].rules[0].clone();
+            let mut after = before.clone();
+            after.chains[chain].rules.insert(place, rule.clone());
+            let mut edited = TableDiagrams::new(&host, &before).unwrap();
+            let first = endings(&edited);
+            let id = edited.insert(chain, place, &rule).unwrap();
+            assert_eq!(edited.place(id), Some((chain, Some(place + 1))));
+            edited.collect();
+            assert_eq!(endings(&edited), endings(&TableDiagrams::new(&host, &after).unwrap()), "{line}");
+            // An edit below the new rule reaches it, too.
+            let accept = read("-A B -s 10.0.0.1/32 -j ACCEPT\n").chains[2].rules[0].clone();
+            after.chains[2].rules.insert(0, accept.clone());
+            edited.insert(2, 0, &accept).unwrap();
+            assert_eq!(endings(&edited), endings(&TableDiagrams::new(&host, &after).unwrap()), "{line}");
+            edited.remove(2, 0).unwrap();
+            edited.remove(chain, place).unwrap();
+            assert_eq!(endings(&edited), first, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_closes_a_loop_is_refused() {
+        let (host, table) = (Host::default(), read(RULES));
+        let mut diagrams = TableDiagrams::new(&host, &table).unwrap();
+        let before = endings(&diagrams);
+        let rule = read("-A B -j A\n").chains[2].rules[0].clone();
+        assert_eq!(diagrams.insert(2, 0, &rule), Err(Error::Loop));
+        assert_eq!(endings(&diagrams), before);
+    }
+}
