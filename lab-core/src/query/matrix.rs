@@ -99,6 +99,8 @@ pub struct Cell {
     pub by: Vec<Decision>,
     /// Whether it is the answer that does not come back.
     pub on_the_way_back: bool,
+    /// Where the answer goes instead.
+    pub astray: Vec<String>,
 }
 
 /// Hosts by hosts.
@@ -131,6 +133,7 @@ impl Matrix {
 struct Said {
     answered: Vec<Ref>,
     refused: BTreeMap<(bool, Decision), Ref>,
+    astray: BTreeMap<String, Ref>,
     unclaimed: Vec<Ref>,
 }
 
@@ -234,9 +237,8 @@ fn listen(asker: &mut Asker, from: &End, flows: &[Flowed]) -> Result<Said, Error
                 _ if Asker::is_home(&reply, &home) => said.answered.push(set),
                 Ending::Rejected(by) | Ending::Dropped(by) => refuse(asker, &mut said, true, by, set)?,
                 Ending::Delivered(at) | Ending::ForwardedOut(at) => {
-                    let stage = crate::model::Stage::Silent;
-                    let by = Decision::Stage { host: at.host.clone(), stage };
-                    refuse(asker, &mut said, true, &by, set)?;
+                    let known = said.astray.entry(at.to_string()).or_insert(Ref::NONE);
+                    *known = asker.engine.store().or_else(*known, set)?;
                 }
             }
         }
@@ -267,6 +269,7 @@ fn cell(
         answer: Answer::NoAddress,
         by: Vec::new(),
         on_the_way_back: false,
+        astray: Vec::new(),
     };
     let Some(address) = address else { return Ok(cell) };
     let store = asker.engine.store();
@@ -288,7 +291,13 @@ fn cell(
             cell.on_the_way_back |= *back;
         }
     }
-    cell.answer = match (answered, cell.by.is_empty(), unclaimed) {
+    for (at, set) in &said.astray {
+        if any(&[*set])? {
+            cell.astray.push(at.clone());
+        }
+    }
+    let lost = !cell.by.is_empty() || !cell.astray.is_empty();
+    cell.answer = match (answered, !lost, unclaimed) {
         (true, true, false) => Answer::Yes,
         (false, false, false) => Answer::No,
         _ => Answer::Possible,

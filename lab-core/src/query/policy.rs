@@ -256,7 +256,7 @@ fn judge(
     };
     let answer = reach_with(asker, &question)?;
     let (met, counterexample) = match demand {
-        Demand::MustReach => missing(&answer),
+        Demand::MustReach => missing(&answer)?,
         Demand::MustNotReach => surplus(&answer),
     };
     let trace = match &counterexample {
@@ -276,17 +276,27 @@ fn judge(
 }
 
 /// What must arrive and does not.
-fn missing(answer: &Reach) -> (Met, Option<Packet>) {
-    let refused = answer.refusals.iter().find_map(|r| r.packets.example.clone());
+fn missing(answer: &Reach) -> Result<(Met, Option<Packet>), Error> {
+    let kept = answer.refusals.iter().map(|r| &r.packets).chain(answer.astray.iter().map(|a| &a.packets));
+    for packets in kept {
+        // Those that may arrive as well are not certainly kept from it.
+        let mut never = packets.set.clone();
+        for arrival in &answer.arrivals {
+            never = never.difference(&arrival.possible.set)?;
+        }
+        if !never.is_empty() {
+            let usual = packets.example.clone().filter(|p| never.contains(p));
+            return Ok((Met::No, usual.or_else(|| never.example())));
+        }
+    }
     let open = answer.arrivals.iter().find_map(|a| a.possible.example.clone());
     let arrives = answer.arrivals.iter().any(|a| a.certain.example.is_some());
-    match (refused, open) {
-        (Some(packet), None) => (Met::No, Some(packet)),
-        (_, Some(packet)) => (Met::Possible, Some(packet)),
-        (None, None) if arrives => (Met::Yes, None),
+    Ok(match open {
+        Some(packet) => (Met::Possible, Some(packet)),
+        None if arrives => (Met::Yes, None),
         // Nothing can be sent at all.
-        (None, None) => (Met::No, None),
-    }
+        None => (Met::No, None),
+    })
 }
 
 /// What must not arrive and does.

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::ends::End;
 use super::flows::{Asker, Headers, Home};
 use super::Error;
-use crate::engine::symbolic::{Ending, Flowed, Passed};
-use crate::model::{Decision, Lab, Packet, RuleRef};
+use crate::engine::symbolic::{Ending, Flowed};
+use crate::model::{Decision, Lab, Packet};
 use crate::space::{Field, PacketSet, Ref, Source, Space};
 
 /// A question about reachability.
@@ -74,6 +74,19 @@ pub struct Refusal {
     pub packets: Told,
 }
 
+/// Packets that arrive, but elsewhere than they were meant to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Astray {
+    /// Who sends them.
+    pub from: String,
+    /// The host, or `host:interface` where they leave the lab.
+    pub at: String,
+    /// Whether it is the answer to them that goes there.
+    pub on_the_way_back: bool,
+    /// The packets: each may go there.
+    pub packets: Told,
+}
+
 /// The answer.
 #[derive(Clone, Debug, Serialize)]
 pub struct Reach {
@@ -91,6 +104,8 @@ pub struct Reach {
     pub arrivals: Vec<Arrival>,
     /// Packets meant for there that do not.
     pub refusals: Vec<Refusal>,
+    /// Packets meant for there that arrive elsewhere.
+    pub astray: Vec<Astray>,
 }
 
 /// At most this many lines describe a set.
@@ -113,6 +128,9 @@ struct Gathered {
     arriving: BTreeMap<Place, (Ref, Vec<String>)>,
     /// For each decision the packets that may end by it.
     ending: BTreeMap<(Decision, bool, bool, bool), Ref>,
+    /// For each place the packets, or the answers to them, that go there
+    /// instead.
+    astray: BTreeMap<(String, bool), Ref>,
     /// Packets of which nothing is claimed, with what is not modelled.
     unclaimed: (Ref, Vec<String>),
 }
@@ -149,6 +167,7 @@ pub fn reach_with(asker: &mut Asker, question: &Question) -> Result<Reach, Error
         new: !question.headers.any,
         arrivals: Vec::new(),
         refusals: Vec::new(),
+        astray: Vec::new(),
     };
     for from in senders {
         let flows = asker.send(&from, headers)?;
@@ -187,13 +206,16 @@ fn gather(asker: &mut Asker, question: &Question, from: &End, flows: &[Flowed]) 
         if arrived.is_none() {
             continue;
         }
-        let back = match (question.and_back, Home::of(flowed, from)) {
-            (true, Some(home)) => asker.replies(flowed)?.map(|replies| (home, replies)),
-            _ => None,
-        };
-        match back {
-            None => note_arrival(asker, &mut gathered, flowed, arrived, &flowed.flow.reasons)?,
-            Some((home, replies)) => {
+        if !question.and_back {
+            note_arrival(asker, &mut gathered, flowed, arrived, &flowed.flow.reasons)?;
+            continue;
+        }
+        match (asker.replies(flowed)?, Home::of(flowed, from)) {
+            (None, _) | (_, None) => {
+                let why = format!("whether somebody outside the lab answers, beyond {}", place(flowed));
+                note_unclaimed(asker, &mut gathered, arrived, &[why])?;
+            }
+            (Some(replies), Some(home)) => {
                 for reply in &replies {
                     let set = asker.engine.store().guard(arrived, reply.flow.set)?;
                     if !reply.flow.unknown.is_empty() {
@@ -225,12 +247,7 @@ fn note_arrival(
     set: Ref,
     why: &[String],
 ) -> Result<(), Error> {
-    let at = match &flowed.ending {
-        Ending::Delivered(at) => at.host.clone(),
-        Ending::ForwardedOut(at) => at.to_string(),
-        Ending::Rejected(_) | Ending::Dropped(_) => return Ok(()),
-    };
-    let entry = into.arriving.entry((at, changes(flowed))).or_insert((Ref::NONE, Vec::new()));
+    let entry = into.arriving.entry((place(flowed), changes(flowed))).or_insert((Ref::NONE, Vec::new()));
     entry.0 = asker.engine.store().or_else(entry.0, set)?;
     entry.1.extend(why.iter().filter(|w| !entry.1.contains(w)).cloned().collect::<Vec<_>>());
     Ok(())
@@ -243,22 +260,27 @@ fn note_ending(
     set: Ref,
     back: bool,
 ) -> Result<(), Error> {
-    let (by, rejected) = match &flowed.ending {
-        Ending::Rejected(by) => (by.clone(), true),
-        Ending::Dropped(by) => (by.clone(), false),
-        // Arrived, but not where it was wanted.
-        Ending::Delivered(at) | Ending::ForwardedOut(at) => {
-            let stage = crate::model::Stage::Unmodelled(format!("arrives at {at}"));
-            let stage = match &flowed.ending {
-                Ending::ForwardedOut(_) => crate::model::Stage::Silent,
-                _ => stage,
-            };
-            (Decision::Stage { host: at.host.clone(), stage }, false)
+    let entry = match &flowed.ending {
+        Ending::Rejected(by) => into.ending.entry((by.clone(), true, back, flowed.looped)),
+        Ending::Dropped(by) => into.ending.entry((by.clone(), false, back, flowed.looped)),
+        Ending::Delivered(_) | Ending::ForwardedOut(_) => {
+            let known = into.astray.entry((place(flowed), back)).or_insert(Ref::NONE);
+            *known = asker.engine.store().or_else(*known, set)?;
+            return Ok(());
         }
-    };
-    let entry = into.ending.entry((by, rejected, back, flowed.looped)).or_insert(Ref::NONE);
+    }
+    .or_insert(Ref::NONE);
     *entry = asker.engine.store().or_else(*entry, set)?;
     Ok(())
+}
+
+/// Where packets came to: a host, or the interface by which they left the lab.
+fn place(flowed: &Flowed) -> String {
+    match &flowed.ending {
+        Ending::Delivered(at) => at.host.clone(),
+        Ending::ForwardedOut(at) => at.to_string(),
+        Ending::Rejected(by) | Ending::Dropped(by) => by.host().to_owned(),
+    }
 }
 
 /// What became of a header on the way, for people.
@@ -292,17 +314,6 @@ fn changes(flowed: &Flowed) -> Vec<String> {
     .collect()
 }
 
-/// The rules that rewrote packets on the way.
-pub fn rewritten_by(flowed: &Flowed) -> Vec<RuleRef> {
-    let passed = flowed.flow.passed().into_iter();
-    passed
-        .filter_map(|p| match p {
-            Passed::Rewritten(rule) => Some(rule),
-            Passed::Hop(..) => None,
-        })
-        .collect()
-}
-
 fn tell(
     asker: &mut Asker,
     space: &Space,
@@ -315,7 +326,7 @@ fn tell(
     let (unclaimed, unknown) = gathered.unclaimed;
     // What may end otherwise is not certain.
     let mut otherwise = unclaimed;
-    for set in gathered.ending.values() {
+    for set in gathered.ending.values().chain(gathered.astray.values()) {
         otherwise = asker.engine.store().or_else(otherwise, *set)?;
     }
     let places: Vec<(Place, (Ref, Vec<String>))> = gathered.arriving.into_iter().collect();
@@ -350,6 +361,10 @@ fn tell(
             possible: told(asker, space, headers, unclaimed)?,
             reasons: unknown,
         });
+    }
+    for ((at, on_the_way_back), set) in gathered.astray {
+        let packets = told(asker, space, headers, set)?;
+        reach.astray.push(Astray { from: from.clone(), at, on_the_way_back, packets });
     }
     for ((by, rejected, on_the_way_back, looped), set) in gathered.ending {
         reach.refusals.push(Refusal {

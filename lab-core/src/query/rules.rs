@@ -83,14 +83,16 @@ fn chain_idle<'a>(
     let parts = engine.rule_diagrams(host, table, chain)?;
     // What each rule settles by itself, whatever cannot be known, as verdicts.
     let policy = read.base.map(|b| b.policy);
-    let fall = if policy == Some(crate::model::Policy::Drop) { verdict(&End::Drop) } else { ACCEPTS };
+    let mut known = Verdicts::default();
+    let end = if policy == Some(crate::model::Policy::Drop) { End::Drop } else { End::Accept };
+    let fall = known.number(&end);
     let mut settled = Vec::with_capacity(parts.len());
     let mut clear = Vec::with_capacity(parts.len());
     for part in &parts {
         let leaves = engine.store().leaves(*part);
         let mangled = mangles(engine, &leaves);
         let verdicts: Vec<(u32, u32)> =
-            leaves.iter().map(|l| (*l, engine.leaf(*l).map_or(0, of_leaf))).collect();
+            leaves.iter().map(|l| (*l, engine.leaf(*l).map_or(0, |leaf| known.of_leaf(leaf)))).collect();
         let store = engine.store();
         let told = store.map_leaves(*part, &mut |leaf| {
             let verdict = verdicts.iter().find(|(l, _)| *l == leaf).map_or(0, |(_, v)| *v);
@@ -180,32 +182,29 @@ fn jumps(rule: &crate::model::Rule) -> bool {
     })
 }
 
+/// The end of a chain, undecided.
 const FALLS: u32 = 1;
-const ACCEPTS: u32 = 2;
 
-/// A number for what a leaf does, whoever says so; 0 where it goes on.
-fn of_leaf(leaf: &Leaf) -> u32 {
-    match &leaf.end {
-        End::Fall => 0,
-        // In the chain itself a return is as good as its end.
-        End::Return => FALLS,
-        other => verdict(other),
-    }
-}
+/// Numbers for what leaves do, whoever says so: from 2.
+#[derive(Default)]
+struct Verdicts(Vec<End>);
 
-fn verdict(end: &End) -> u32 {
-    match end {
-        End::Fall => 0,
-        End::Return => FALLS,
-        End::Accept => ACCEPTS,
-        End::Drop => 3,
-        other => {
-            use std::hash::{Hash, Hasher};
-            let mut hasher = rustc_hash::FxHasher::default();
-            other.hash(&mut hasher);
-            // Equal numbers of unequal targets would call a rule redundant that
-            // is not: 29 bits keep that to one in half a billion pairs.
-            4 + (hasher.finish() as u32 & ((1 << 29) - 1))
+impl Verdicts {
+    /// The number of what a leaf does; 0 where it goes on.
+    fn of_leaf(&mut self, leaf: &Leaf) -> u32 {
+        match &leaf.end {
+            End::Fall => 0,
+            // In the chain itself a return is as good as its end.
+            End::Return => FALLS,
+            other => self.number(other),
         }
+    }
+
+    fn number(&mut self, end: &End) -> u32 {
+        let place = self.0.iter().position(|known| known == end).unwrap_or_else(|| {
+            self.0.push(end.clone());
+            self.0.len() - 1
+        });
+        place as u32 + 2
     }
 }

@@ -43,7 +43,8 @@ pub enum Change {
     },
     /// A route is added.
     AddRoute(Box<Route>),
-    /// The routes to a prefix of the main table are taken out.
+    /// The route to a prefix in the main table is taken out; of several the
+    /// one with the least metric.
     DeleteRoute(IpNet),
     /// An interface gets an address.
     AddAddress(String, IpNet),
@@ -79,8 +80,9 @@ impl FromStr for HostChange {
             ["iptables", rest @ ..] => rule_change(Family::Ipv4, rest, command).map_err(|e| unfit(&e))?,
             ["ip6tables", rest @ ..] => rule_change(Family::Ipv6, rest, command).map_err(|e| unfit(&e))?,
             ["ip", rest @ ..] => {
+                let v6 = rest.contains(&"-6");
                 let rest: Vec<&str> = rest.iter().copied().filter(|w| !matches!(*w, "-4" | "-6")).collect();
-                ip_change(&rest).map_err(|e| unfit(&e))?
+                ip_change(&rest, v6).map_err(|e| unfit(&e))?
             }
             ["sysctl", rest @ ..] => {
                 let setting = rest.iter().copied().filter(|w| *w != "-w").collect::<Vec<_>>().join(" ");
@@ -146,10 +148,15 @@ fn after_words<'t>(text: &'t str, word: &str, more: usize) -> &'t str {
     rest
 }
 
-fn ip_change(words: &[&str]) -> Result<Change, String> {
+fn ip_change(words: &[&str], v6: bool) -> Result<Change, String> {
     let net = |text: &str| -> Result<IpNet, String> {
         if text == "default" {
-            return Ok(IpNet::V4(ipnet::Ipv4Net::default()));
+            // A gateway tells the family as well as -6 does.
+            let v6 = v6 || words.iter().any(|w| w.parse::<std::net::Ipv6Addr>().is_ok());
+            return Ok(match v6 {
+                true => IpNet::V6(ipnet::Ipv6Net::default()),
+                false => IpNet::V4(ipnet::Ipv4Net::default()),
+            });
         }
         let parsed = text.parse::<IpNet>().ok();
         parsed
@@ -157,7 +164,8 @@ fn ip_change(words: &[&str]) -> Result<Change, String> {
             .ok_or(format!("`{text}` is no prefix"))
     };
     match words {
-        ["route" | "r", "del" | "delete", prefix, ..] => Ok(Change::DeleteRoute(net(prefix)?.trunc())),
+        ["route" | "r", "del" | "delete", prefix] => Ok(Change::DeleteRoute(net(prefix)?.trunc())),
+        ["route" | "r", "del" | "delete", ..] => Err("write ip route del PREFIX, and nothing more".into()),
         ["route" | "r", "add" | "replace", rest @ ..] => {
             let (kind, rest) = match rest {
                 ["blackhole", rest @ ..] => (RouteKind::Blackhole, rest),
@@ -216,7 +224,11 @@ fn route(kind: RouteKind, destination: IpNet, words: &[&str]) -> Result<Route, S
         let address = || value.parse::<IpAddr>().map_err(|_| format!("`{value}` is no address"));
         match *word {
             "via" => {
-                hop.gateway = Some(address()?);
+                let gateway = address()?;
+                if Family::of(gateway) != route.family {
+                    return Err(format!("{value} is no gateway to {destination}"));
+                }
+                hop.gateway = Some(gateway);
                 route.scope = Scope::Global;
             }
             "dev" => hop.interface = Some(value.to_owned()),
@@ -329,11 +341,12 @@ fn apply(host: &mut Host, change: &Change) -> Result<(), Error> {
             host.routes.push(route);
         }
         Change::DeleteRoute(net) => {
-            let before = host.routes.len();
-            host.routes.retain(|r| r.table != RouteTable::MAIN || r.destination != *net);
-            if host.routes.len() == before {
-                return Err(missing(format!("route to {net}")));
-            }
+            let there = |r: &Route| r.table == RouteTable::MAIN && r.destination == *net;
+            let found = (0..host.routes.len()).filter(|i| there(&host.routes[*i]));
+            match found.min_by_key(|i| host.routes[*i].metric) {
+                Some(place) => host.routes.remove(place),
+                None => return Err(missing(format!("route to {net}"))),
+            };
         }
         Change::AddAddress(device, net) => add_address(host, device, *net)?,
         Change::DeleteAddress(device, net) => delete_address(host, device, *net)?,
@@ -350,6 +363,12 @@ fn apply(host: &mut Host, change: &Change) -> Result<(), Error> {
                     add_address(host, device, net)?;
                 }
             } else {
+                // IPv6 addresses go with it (addrconf_ifdown).
+                found.addresses.retain(|a| a.family() == Family::Ipv4);
+                host.routes.retain(|r| {
+                    let on = r.next_hops.iter().any(|h| h.interface.as_deref() == Some(device));
+                    r.family == Family::Ipv4 || !on
+                });
                 // A device that goes down loses its routes (fib_sync_down_dev),
                 // but for those to its own addresses.
                 for route in &mut host.routes {
@@ -357,7 +376,9 @@ fn apply(host: &mut Host, change: &Change) -> Result<(), Error> {
                         route.next_hops.retain(|h| h.interface.as_deref() != Some(device));
                     }
                 }
-                host.routes.retain(|r| !r.next_hops.is_empty() || r.kind != RouteKind::Unicast);
+                let lost = |r: &Route| r.next_hops.is_empty();
+                host.routes
+                    .retain(|r| !lost(r) || !matches!(r.kind, RouteKind::Unicast | RouteKind::Broadcast));
             }
         }
     }

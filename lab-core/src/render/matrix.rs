@@ -19,9 +19,10 @@ fn mark(answer: Answer) -> &'static str {
 fn reasons(matrix: &Matrix, service: Service) -> Vec<(String, usize)> {
     let mut found: Vec<(String, usize)> = Vec::new();
     for cell in matrix.cells.iter().filter(|c| c.service == service) {
-        for by in &cell.by {
-            let back = if cell.on_the_way_back { ", on the way back" } else { "" };
-            let text = format!("{}{back}", decision(by));
+        let back = if cell.on_the_way_back { ", on the way back" } else { "" };
+        let by = cell.by.iter().map(|by| format!("{}{back}", decision(by)));
+        let astray = cell.astray.iter().map(|at| safe(&format!("the answer goes to {at}")));
+        for text in by.chain(astray) {
             match found.iter_mut().find(|(known, _)| *known == text) {
                 Some((_, count)) => *count += 1,
                 None => found.push((text, 1)),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::safe;
 use crate::model::Decision;
-use crate::query::reach::{Arrival, Reach, Refusal, Told};
+use crate::query::reach::{Arrival, Astray, Reach, Refusal, Told};
 
 /// A rule or stage in one line.
 pub(super) fn decision(by: &Decision) -> String {
@@ -56,6 +56,13 @@ fn refusal(out: &mut String, refusal: &Refusal, many: bool) {
     lines(out, &refusal.packets);
 }
 
+fn astray(out: &mut String, astray: &Astray, many: bool) {
+    let from = if many { format!("{} ", astray.from) } else { String::new() };
+    let what = if astray.on_the_way_back { "the answer goes to" } else { "goes to" };
+    let _ = writeln!(out, "  {}", safe(&format!("{from}{what} {}", astray.at)));
+    lines(out, &astray.packets);
+}
+
 /// The answer to `lab reach`.
 pub fn reach(reach: &Reach) -> String {
     let mut out = String::new();
@@ -75,8 +82,11 @@ pub fn reach(reach: &Reach) -> String {
     for item in &reach.arrivals {
         arrival(&mut out, item, many);
     }
-    if !reach.refusals.is_empty() {
+    if !reach.refusals.is_empty() || !reach.astray.is_empty() {
         let _ = writeln!(out, "kept from it");
+        for item in &reach.astray {
+            astray(&mut out, item, many);
+        }
         for item in &reach.refusals {
             refusal(&mut out, item, many);
         }

@@ -49,9 +49,12 @@ impl<'a> Symbolic<'a> {
             let before = flow.now.ends.dst;
             let ends = HookEnds { input: Some(&bridge.name), output: None };
             for (flow, _) in self.hook(host, Hook::Prerouting, ends, flow, None)? {
-                if flow.now.ends.dst == before {
+                let now = flow.now.ends.dst;
+                let (kept, changed) = self.by_change(flow, before, now)?;
+                if let Some(flow) = kept {
                     self.bridge_in(host, bridge, port, flow)?;
-                } else {
+                }
+                if let Some(flow) = changed {
                     self.bridged_dnat(host, bridge, port, flow)?;
                 }
             }

@@ -612,11 +612,18 @@ impl<'a> Compiler<'a, '_> {
     /// finds out who calls whom.
     fn ready_for_edits(&mut self, chain: usize) -> Result<(), Error> {
         self.prepare();
-        if self.chains.either(chain).is_none() {
-            std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
-            let result = self.whole_chain(chain, false);
-            std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
-            result?;
+        // A form that is compiled only later would not know of the edit.
+        let mut forms: Vec<bool> =
+            self.table.chains.iter().filter(|c| c.base.is_some()).map(is_raw).collect();
+        forms.sort_unstable();
+        forms.dedup();
+        for raw in forms {
+            if self.chains.compiled(chain, raw).is_none() {
+                std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
+                let result = self.whole_chain(chain, raw);
+                std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
+                result?;
+            }
         }
         if self.chains.callers.is_none() {
             let mut callers = Callers::default();

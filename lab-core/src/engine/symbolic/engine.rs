@@ -123,7 +123,8 @@ impl<'a> Symbolic<'a> {
         Ok(base)
     }
 
-    /// A base chain's diagram, by the rule that decides; and the leaf values.
+    /// A base chain's diagram: each leaf names the rule that decides
+    /// ([`Symbolic::leaf`]).
     ///
     /// # Errors
     /// If the diagrams outgrow their budget.

@@ -186,14 +186,19 @@ impl<'a> Symbolic<'a> {
     ) -> Result<(), Error> {
         let kind = host.ruleset.tables.get(at.0).and_then(|t| t.chains.get(at.1)).and_then(|c| c.base);
         let routes = hook == Hook::Output && kind.is_some_and(|b| b.kind == ChainKind::Route);
-        let before = (flow.now.mark, flow.now.tos);
+        let (mark, tos) = (flow.now.mark, flow.now.tos);
         for (end, rule, part) in self.run(host, ends, &flow, at)? {
             match end {
                 End::Accept | End::Nat(_) | End::Fall | End::Return => {
-                    if routes && (part.now.mark, part.now.tos) != before {
+                    let now = part.now.tos;
+                    let (kept, changed) = match (routes, part.now.mark == mark) {
+                        (false, _) => (Some(part), None),
+                        (true, true) => self.by_change(part, tos, now)?,
+                        (true, false) => (None, Some(part)),
+                    };
+                    next.extend(kept.map(|part| (part, way)));
+                    if let Some(part) = changed {
                         self.reroute(host, part, way, next)?;
-                    } else {
-                        next.push((part, way));
                     }
                 }
                 stop => self.stopped(host, part, &stop, rule),
@@ -369,15 +374,36 @@ impl<'a> Symbolic<'a> {
             }
         }
         for mut flow in flows {
-            let before = flow.now.ends;
+            let before = flow.now.ends.dst;
             translate(host, &mut flow, source);
-            if hook == Hook::Output && flow.now.ends.dst != before.dst {
+            let now = flow.now.ends.dst;
+            let (kept, changed) = match hook {
+                Hook::Output => self.by_change(flow, before, now)?,
+                _ => (Some(flow), None),
+            };
+            next.extend(kept.map(|flow| (flow, way)));
+            if let Some(flow) = changed {
                 self.reroute(host, flow, way, next)?;
-            } else {
-                next.push((flow, way));
             }
         }
         Ok(())
+    }
+
+    /// Splits a flow by whether a field is what it was: the same may be told in
+    /// two ways, a constant and the field of a packet that has it already.
+    pub(super) fn by_change(
+        &mut self,
+        flow: Flow,
+        before: Source,
+        now: Source,
+    ) -> Result<(Option<Flow>, Option<Flow>), Error> {
+        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
+        let store = &mut self.sets.store;
+        let same = same(store, before, now, v6)?;
+        let kept = store.guard(same, flow.set)?;
+        let changed = store.without(flow.set, kept)?;
+        let part = |set: Ref| (!set.is_none()).then(|| flow.part(set));
+        Ok((part(kept), part(changed)))
     }
 
     /// Does what a NAT target says.

@@ -5,7 +5,6 @@ use super::flow::{Ending, Flow, HookEnds, Passed, Way};
 use super::way::{Asked, Routed};
 use crate::addr::{Family, Mac};
 use crate::model::{Hook, HopDirection, Host, Interface, InterfaceKind, PacketType, Place, RouteKind, Stage};
-use crate::semantics::input::forwards;
 use crate::semantics::matches::packet_type;
 use crate::semantics::segment::hidden;
 use crate::semantics::sets::{Arrival, Entry};
@@ -383,11 +382,6 @@ impl<'a> Symbolic<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Whether a host forwards packets of a family that come in by a device.
-    pub fn forwards(host: &Host, device: &str, family: Family) -> Option<bool> {
-        forwards(host, device, family)
     }
 
     /// The set of every packet header.

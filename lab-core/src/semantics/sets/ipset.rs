@@ -29,10 +29,10 @@ impl Sets {
             }
             return self.store.first_of(&parts);
         }
-        self.ipset_elements(at, set, directions)
+        self.ipset_elements(set, directions)
     }
 
-    fn ipset_elements(&mut self, at: Site, set: &Ipset, directions: &[SetDirection]) -> Set {
+    fn ipset_elements(&mut self, set: &Ipset, directions: &[SetDirection]) -> Set {
         if directions.len() < set.fields.len() {
             return Ok(Ref::NONE);
         }
@@ -48,7 +48,7 @@ impl Sets {
         for element in elements {
             let mut items = Vec::new();
             for (item, direction) in element.items.iter().zip(directions) {
-                items.push(self.ipset_item(at, set.method == "bitmap", item, *direction)?);
+                items.push(self.ipset_item(set.method == "bitmap", item, *direction)?);
             }
             let holds = self.store.all_of(&items)?;
             let leaf = if element.nomatch { Ref::leaf(2) } else { Ref::ALL };
@@ -63,7 +63,7 @@ impl Sets {
         Ok(found)
     }
 
-    fn ipset_item(&mut self, at: Site, bitmap: bool, item: &IpsetItem, direction: SetDirection) -> Set {
+    fn ipset_item(&mut self, bitmap: bool, item: &IpsetItem, direction: SetDirection) -> Set {
         let source = direction == SetDirection::Src;
         let of = |src: Field, dst: Field| if source { src } else { dst };
         let address = of(Field::Src, Field::Dst);
@@ -122,7 +122,6 @@ impl Sets {
                     false => of(Field::Iif, Field::Oif),
                     true => of(Field::PhysIn, Field::PhysOut),
                 };
-                let _ = at;
                 let number = self.names.number(name);
                 self.store.value(field, number.into())
             }

@@ -5,7 +5,7 @@
 //! rule ends. A value is a row of bits, each known or a bit of the packet, so
 //! that shifts and masks need no cases.
 
-use super::routes::{Route, ADDRESS_TYPES};
+use super::routes::Route;
 use super::{Set, Sets, Site};
 use crate::addr::Family;
 use crate::model::{
@@ -348,7 +348,6 @@ impl Sets {
             // ADDRESS_TYPES is in the order of the kernel's RTN_* numbers.
             worth.push((set, number(u128::from(leaf - 1))));
         }
-        debug_assert!(ADDRESS_TYPES.len() == 12);
         Ok(worth)
     }
 
@@ -631,8 +630,7 @@ impl Sets {
             }
             Comparison::AnyBit | Comparison::NoBit => {
                 let mut any = Vec::new();
-                for (i, bit) in bits.iter().enumerate().take(128).filter(|(i, _)| right >> i & 1 == 1) {
-                    let _ = i;
+                for (_, bit) in bits.iter().enumerate().take(128).filter(|(i, _)| right >> i & 1 == 1) {
                     any.push(self.bit_set(*bit)?);
                 }
                 let any = self.store.first_of(&any)?;

@@ -3,7 +3,7 @@
 use super::{Ending, Flow, Flowed, Sending, Symbolic};
 use crate::engine::explore::all;
 use crate::engine::stepper::tests::build::{ping, tcp, udp, Build};
-use crate::model::{Decision, Outcome, Packet, TcpFlags};
+use crate::model::{Decision, Outcome, Packet, Stage, TcpFlags};
 use crate::space::{header, Field, Source};
 
 /// The flows of every packet that enters as this one does, of those the ones
@@ -169,4 +169,17 @@ fn a_map_whose_key_is_partly_by_chance_leaves_others_alone() {
     let found = flows(&lab, "client", &to(80));
     let ways = all(4, |choices| lab.run(choices, &[("client", to(80))]));
     assert_eq!((found.len(), ways.results.len()), (2, 2));
+}
+
+#[test]
+fn a_bridged_frame_whose_address_stays_goes_on_though_its_port_is_rewritten() {
+    let mut lab = Build::default();
+    lab.host("a", false).nic("a", "eth0", &["10.0.0.2/24"]);
+    lab.host("hv", true).bridge("hv", "br0", &["10.0.0.1/24"], &["vnet0"]);
+    lab.link(&[("a", "eth0"), ("hv", "vnet0")]);
+    lab.sysctl("hv", "net.bridge.bridge-nf-call-iptables", 1);
+    lab.rules("hv", "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp -j DNAT --to-destination 10.0.0.9:22");
+    let packet = tcp(("10.0.0.2", 1), ("10.0.0.9", 23), TcpFlags::SYN);
+    let found = flow(&lab, "hv:vnet0", &Packet { ttl: 1, ..packet });
+    assert!(matches!(found.ending, Ending::Rejected(Decision::Stage { stage: Stage::Ttl, .. })));
 }
