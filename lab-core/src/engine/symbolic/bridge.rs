@@ -40,7 +40,7 @@ impl<'a> Symbolic<'a> {
             None => vec![true, false],
         };
         let why = format!("{}: whether br_netfilter is loaded, which sysctl.txt does not tell", host.name);
-        for (filtered, mut flow) in Self::either(&flow, ways, &why) {
+        for (filtered, mut flow) in Self::suppose(&flow, ways, &why) {
             if !filtered {
                 self.bridge_in(host, bridge, port, flow)?;
                 continue;
@@ -161,8 +161,8 @@ impl<'a> Symbolic<'a> {
                 return Ok(());
             }
         };
-        let why = format!("{}: which port of {} leads outside", host.name, bridge.name);
-        for (port, mut flow) in Self::either(&flow, towards, &why) {
+        let why = format!("{}: which port of {} leads to {} outside", host.name, bridge.name, macs.1);
+        for (port, mut flow) in Self::suppose(&flow, towards, &why) {
             let mut flows = Vec::new();
             if from.is_some() && flow.bridged.is_some() {
                 if let Some(bridged) = &mut flow.bridged {

@@ -407,6 +407,26 @@ impl<'a> Symbolic<'a> {
         flow.claimless(&why)
     }
 
+    /// One flow for each of several things that may be true of the lab, though
+    /// the snapshot does not tell; but what a flow supposed before holds for
+    /// all of its way.
+    pub(super) fn suppose<T>(flow: &Flow, ways: Vec<T>, what: &str) -> Vec<(T, Flow)> {
+        if ways.len() < 2 {
+            return Self::either(flow, ways, what);
+        }
+        let known = flow.supposed.iter().find(|(known, _)| known == what).map(|(_, way)| *way);
+        let parted = Self::either(flow, ways, what).into_iter().enumerate();
+        parted
+            .filter(|(way, _)| known.is_none_or(|known| known == *way))
+            .map(|(way, (value, mut flow))| {
+                if known.is_none() {
+                    flow.supposed.push((what.to_owned(), way));
+                }
+                (value, flow)
+            })
+            .collect()
+    }
+
     /// One flow for each of several ways, by chance or by what is not told.
     pub(super) fn either<T>(flow: &Flow, ways: Vec<T>, why: &str) -> Vec<(T, Flow)> {
         let one = ways.len() == 1;

@@ -151,6 +151,9 @@ pub struct Flow {
     /// What decides, by chance or by what is not told, whether they come this
     /// way.
     pub reasons: Vec<String>,
+    /// What was supposed of the lab, which the snapshot does not tell: once for
+    /// all of their way.
+    pub supposed: Vec<(String, usize)>,
     /// What is not modelled, and yet decides: nothing is claimed of them.
     pub unknown: Vec<String>,
     /// Their header.
@@ -193,6 +196,7 @@ impl Flow {
         Flow {
             set,
             reasons: Vec::new(),
+            supposed: Vec::new(),
             unknown: Vec::new(),
             now: Now {
                 ends: Ends::SENT,

@@ -55,7 +55,7 @@ impl<'a> Symbolic<'a> {
         let orders: Vec<bool> = if ambiguous(host, hook, family) { vec![true, false] } else { vec![true] };
         let why = format!("{}: whether iptables-legacy or nft was registered first", host.name);
         let mut passed = Vec::new();
-        for (legacy_first, flow) in Self::either(&flow, orders, &why) {
+        for (legacy_first, flow) in Self::suppose(&flow, orders, &why) {
             let items: Vec<Registered> = order(host, hook, family, legacy_first)
                 .into_iter()
                 .filter_map(|item| match item {

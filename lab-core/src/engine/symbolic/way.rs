@@ -493,7 +493,7 @@ impl<'a> Symbolic<'a> {
             match ends.iter().find(|(_, _, segment)| segment.owner(macs.1).is_some()) {
                 Some((peer, end, _)) => found.push((peer, end)),
                 None => {
-                    why = format!("{}:{}: which end leads outside", host.name, device.name);
+                    why = format!("{}:{}: which end leads to {} outside", host.name, device.name, macs.1);
                     found.extend(ends.iter().filter(|(_, _, s)| s.open).map(|(peer, end, _)| (*peer, *end)));
                 }
             }
@@ -508,7 +508,7 @@ impl<'a> Symbolic<'a> {
             let stage = there.iter().find_map(|h| hidden(lab, h)).map_or(Stage::NotMyMac, Stage::Unmodelled);
             return self.dropped(flow, &host.name, stage);
         }
-        for ((peer, end), flow) in Self::either(&flow, found, &why) {
+        for ((peer, end), flow) in Self::suppose(&flow, found, &why) {
             // is_skb_forwardable: a veth takes no more than its own MTU and a tag.
             if end.kind == InterfaceKind::Veth && flow.now.length > end.mtu.saturating_add(VLAN_TAG) {
                 self.dropped(flow, &peer.name, Stage::Mtu);

@@ -3,7 +3,7 @@
 use super::{Ending, Flow, Flowed, Sending, Symbolic};
 use crate::engine::explore::all;
 use crate::engine::stepper::tests::build::{ping, tcp, udp, Build};
-use crate::model::{Decision, Outcome, Packet, Stage, TcpFlags};
+use crate::model::{Backend, ChainKind, Decision, Outcome, Packet, Stage, TcpFlags};
 use crate::space::{header, Field, Source};
 
 /// The flows of every packet that enters as this one does, of those the ones
@@ -182,4 +182,29 @@ fn a_bridged_frame_whose_address_stays_goes_on_though_its_port_is_rewritten() {
     let packet = tcp(("10.0.0.2", 1), ("10.0.0.9", 23), TcpFlags::SYN);
     let found = flow(&lab, "hv:vnet0", &Packet { ttl: 1, ..packet });
     assert!(matches!(found.ending, Ending::Rejected(Decision::Stage { stage: Stage::Ttl, .. })));
+}
+
+#[test]
+fn which_back_end_was_registered_first_is_the_same_at_every_hook() {
+    let mut lab = Build::line();
+    let marking = "*filter\n:OUTPUT ACCEPT\n:INPUT ACCEPT\n\
+        -A OUTPUT -m mark ! --mark 2 -j MARK --set-mark 1\n-A INPUT -m mark ! --mark 2 -j DROP";
+    lab.rules("client", marking);
+    lab.rules(
+        "client",
+        "*mangle\n:OUTPUT ACCEPT\n:INPUT ACCEPT\n\
+        -A OUTPUT -m mark --mark 1 -j DROP\n-A INPUT -j MARK --set-mark 2",
+    );
+    // Both tables at one priority, one of either back end.
+    let host = lab.get("client");
+    host.ruleset.tables[0].backend = Backend::Legacy;
+    host.ruleset.tables[1].backend = Backend::Nft;
+    for chain in host.ruleset.tables.iter_mut().flat_map(|t| &mut t.chains) {
+        let Some(base) = &mut chain.base else { continue };
+        (base.priority, base.kind) = (0, ChainKind::Filter);
+    }
+    let packet = tcp(("127.0.0.1", 1), ("10.0.1.2", 22), TcpFlags::SYN);
+    let ways = all(8, |choices| lab.run(choices, &[("client", packet.clone())]));
+    let found = flows(&lab, "client", &packet);
+    assert_eq!((ways.results.len(), found.len()), (2, 2), "{found:?}");
 }
