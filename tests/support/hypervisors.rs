@@ -24,7 +24,10 @@ fn interface(name: &str, index: u32, kind: InterfaceKind, mac: Option<Mac>) -> I
         carrier: true,
         arp: true,
         master: None,
+        link: None,
         port: None,
+        vlans: Vec::new(),
+        standby: false,
         addresses: Vec::new(),
     }
 }

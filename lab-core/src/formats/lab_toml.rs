@@ -20,6 +20,8 @@ pub struct LabToml {
     pub description: Option<String>,
     /// The L2 segments, in the order written.
     pub links: Vec<Link>,
+    /// Macvlan devices that sit on a device of another host: it, and them.
+    pub macvlans: Vec<(Endpoint, Endpoint)>,
     /// What sort of thing each host is, and where it runs.
     pub hosts: BTreeMap<String, (Option<HostKind>, Option<String>)>,
     /// Keys and tables that are not understood.
@@ -152,9 +154,21 @@ impl Reader<'_> {
         self.lab.unmodelled.push(Unmodelled { origin, what: what.to_owned(), text: node.to_string() });
     }
 
+    /// The end of a link, which is the end of no other.
     fn endpoint(&mut self, node: Spanned<Node>) -> Result<Endpoint, Error> {
         let span = node.span();
-        let text = self.string("endpoints", span.clone(), node.into_inner())?;
+        let endpoint = self.named("endpoints", span.clone(), node.into_inner())?;
+        if !self.wired.insert(endpoint.clone()) {
+            let (line, shown) = self.place(span);
+            let kind = ErrorKind::Duplicate { what: "link endpoint".into(), name: endpoint.to_string() };
+            return Err(Error::new(self.file, line, shown, kind));
+        }
+        Ok(endpoint)
+    }
+
+    /// A device of a host, by its name.
+    fn named(&mut self, key: &str, span: Range<usize>, node: Node) -> Result<Endpoint, Error> {
+        let text = self.string(key, span.clone(), node)?;
         let Some((host, interface)) = text.split_once(':') else {
             return Err(self.wrong(span, format!("`{text}` is not HOST:INTERFACE")));
         };
@@ -162,13 +176,24 @@ impl Reader<'_> {
         if interface.is_empty() || interface.contains(|c: char| c.is_whitespace() || c == '/') {
             return Err(self.wrong(span, format!("`{interface}` is no interface name")));
         }
-        let endpoint = Endpoint { host: host.to_owned(), interface: interface.to_owned() };
-        if !self.wired.insert(endpoint.clone()) {
-            let (line, shown) = self.place(span);
-            let kind = ErrorKind::Duplicate { what: "link endpoint".into(), name: endpoint.to_string() };
-            return Err(Error::new(self.file, line, shown, kind));
+        Ok(Endpoint { host: host.to_owned(), interface: interface.to_owned() })
+    }
+
+    fn macvlan(&mut self, node: Spanned<Node>) -> Result<(), Error> {
+        let span = node.span();
+        let (mut lower, mut upper) = (None, None);
+        for (key, value) in self.table("macvlan", span.clone(), node.into_inner())? {
+            match key.get_ref().as_str() {
+                "lower" => lower = Some(self.named("lower", key.span(), value)?),
+                "upper" => upper = Some(self.named("upper", key.span(), value)?),
+                other => self.unmodelled(&format!("macvlan {other}"), key.span(), &value),
+            }
         }
-        Ok(endpoint)
+        match (lower, upper) {
+            (Some(lower), Some(upper)) => self.lab.macvlans.push((lower, upper)),
+            _ => return Err(self.wrong(span, "a macvlan needs `lower` and `upper`")),
+        }
+        Ok(())
     }
 
     /// Host names are folder names of the snapshot: they must not lead out of it.
@@ -231,6 +256,11 @@ impl Reader<'_> {
             "link" => {
                 for link in self.list("link", key.span(), value)? {
                     self.link(link)?;
+                }
+            }
+            "macvlan" => {
+                for macvlan in self.list("macvlan", key.span(), value)? {
+                    self.macvlan(macvlan)?;
                 }
             }
             "hosts" => {
@@ -320,6 +350,10 @@ pub fn print(lab: &LabToml) -> String {
         let endpoints: Vec<String> = link.endpoints.iter().map(|e| quoted(&e.to_string())).collect();
         text.push_str(&format!("endpoints = [{}]\n", endpoints.join(", ")));
     }
+    for (lower, upper) in &lab.macvlans {
+        let (lower, upper) = (quoted(&lower.to_string()), quoted(&upper.to_string()));
+        text.push_str(&format!("\n[[macvlan]]\nlower = {lower}\nupper = {upper}\n"));
+    }
     for (name, (kind, parent)) in &lab.hosts {
         text.push_str(&format!("\n[hosts.{}]\n", key(name)));
         for (key, value) in [("kind", kind.as_ref().map(HostKind::to_string)), ("parent", parent.clone())] {
@@ -348,6 +382,10 @@ endpoints = ["a:eth0", "b:eth0.10", "b:a:b"]
 [[link]]
 endpoints = ["a:eth1"]
 
+[[macvlan]]
+lower = "a:eth0"
+upper = "b:eth0"
+
 [hosts.a]
 kind = "vm"
 parent = "b"
@@ -370,7 +408,7 @@ kind = "toaster"
     #[test]
     fn unknown_keys_are_kept() {
         let text = "speed = 3\n[[link]]\nendpoints = []\nmtu = 9000\n\n[[macvlan]]\nlower = \"a:eth0\"\n\
-                    upper = \"b:eth0\"\n\n[[macvlan]]\nlower = \"a:eth0\"\n[hosts.a]\ncolour = \"red\"\n";
+                    upper = \"b:eth0\"\nmode = \"vepa\"\n\n[[tunnel]]\nkind = \"gre\"\n[hosts.a]\ncolour = \"red\"\n";
         let lab = parse("lab.toml", text).unwrap();
         let mut seen: Vec<String> =
             lab.unmodelled.iter().map(|u| format!("{} {}: {}", u.origin.line, u.what, u.text)).collect();
@@ -379,10 +417,10 @@ kind = "toaster"
             seen,
             [
                 "1 speed: 3",
-                "10 macvlan: { lower = \"a:eth0\" }",
+                "11 tunnel: { kind = \"gre\" }",
                 "13 host a colour: \"red\"",
                 "4 link mtu: 9000",
-                "6 macvlan: { lower = \"a:eth0\", upper = \"b:eth0\" }",
+                "9 macvlan mode: \"vepa\"",
             ]
         );
     }

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::json::{self, Fields, Object};
-use super::Error;
-use crate::model::{Bridge, BridgePort, Interface, InterfaceKind, Origin, Unmodelled, Vxlan};
+use super::{device, Error};
+use crate::model::{
+    Bridge, BridgePort, Interface, InterfaceKind, Origin, TunnelKind, Unmodelled, Vxlan, Wireguard,
+};
 
 /// The UDP port of a VXLAN device that names none.
 const VXLAN_PORT: u16 = 8472;
@@ -57,13 +59,14 @@ impl Reader<'_> {
 
     fn bridge(&mut self, data: Option<Fields<'_>>) -> Result<Bridge, Error> {
         let Some(mut data) = data else { return Ok(Bridge::default()) };
+        let service = data.string("vlan_protocol")?.is_some_and(|p| p.eq_ignore_ascii_case("802.1ad"));
         let bridge = Bridge {
             vlan_filtering: data.flag("vlan_filtering")?,
             nf_call_iptables: data.flag("nf_call_iptables")?,
             nf_call_ip6tables: data.flag("nf_call_ip6tables")?,
         };
-        if bridge.vlan_filtering {
-            self.unmodelled("bridge VLAN filtering".into(), &Value::from("vlan_filtering"));
+        if bridge.vlan_filtering && service {
+            self.unmodelled("bridge VLAN protocol".into(), &Value::from("802.1ad"));
         }
         Ok(bridge)
     }
@@ -136,7 +139,10 @@ impl Reader<'_> {
             Some(info) => (info.string("info_kind")?, info.object("info_data")?),
             None => (None, None),
         };
-        let other = |kind: &str| InterfaceKind::Other(kind.to_owned());
+        let unknown = |reader: &mut Self, kind: &str| {
+            reader.unmodelled(format!("device {kind}"), &shown);
+            InterfaceKind::Other(kind.to_owned())
+        };
         Ok(match kind.as_deref() {
             None if link_type == "loopback" => InterfaceKind::Loopback,
             None if link_type == "ether" || link_type == "none" => InterfaceKind::Physical,
@@ -145,11 +151,33 @@ impl Reader<'_> {
             Some("bridge") => InterfaceKind::Bridge(self.bridge(data)?),
             Some("vxlan") => InterfaceKind::Vxlan(self.vxlan(data)?),
             Some("dummy") => InterfaceKind::Dummy,
-            unknown => {
-                let word = unknown.unwrap_or(link_type);
-                self.unmodelled(format!("device {word}"), &shown);
-                other(word)
-            }
+            Some("bond") => InterfaceKind::Bond(device::bond(data)?),
+            Some("wireguard") => InterfaceKind::Wireguard(Wireguard::default()),
+            Some(word) => match self.layered(word, data)? {
+                Some(kind) => kind,
+                None => unknown(self, word),
+            },
+            None => unknown(self, link_type),
+        })
+    }
+
+    /// A device on top of others, if it is of a kind that is modelled.
+    fn layered(&mut self, kind: &str, data: Option<Fields<'_>>) -> Result<Option<InterfaceKind>, Error> {
+        Ok(match kind {
+            "vlan" => device::vlan(data)?.map(InterfaceKind::Vlan),
+            "macvlan" => device::macvlan(data)?.map(InterfaceKind::Macvlan),
+            "vrf" => match data {
+                Some(mut data) => data.number("table")?.map(InterfaceKind::Vrf),
+                None => None,
+            },
+            _ => match TunnelKind::ALL.into_iter().find(|k| k.name() == kind) {
+                None => None,
+                Some(kind) => {
+                    let (tunnel, strange) = device::tunnel(kind, data)?;
+                    strange.iter().for_each(|(what, value)| self.unmodelled(what.clone(), value));
+                    Some(InterfaceKind::Tunnel(tunnel))
+                }
+            },
         })
     }
 
@@ -159,12 +187,18 @@ impl Reader<'_> {
         let flags = link.strings("flags")?;
         let mut info = link.object("linkinfo")?;
         let kind = self.kind(&link_type, &mut info)?;
-        let mut port = None;
+        let (mut port, mut standby) = (None, false);
         if let Some(info) = &mut info {
             let slave = info.string("info_slave_kind")?;
             let data = info.object("info_slave_data")?;
             if slave.as_deref() == Some("bridge") {
                 port = Some(self.port(data)?);
+            } else if slave.as_deref() == Some("bond") {
+                let state = match data {
+                    Some(mut data) => data.word("state")?,
+                    None => None,
+                };
+                standby = state.as_deref() == Some("BACKUP");
             }
         }
         // A program attached to the device may drop or redirect any packet.
@@ -182,8 +216,15 @@ impl Reader<'_> {
             up: has("UP"),
             carrier: has("LOWER_UP"),
             arp: !has("NOARP"),
+            link: match link.take("link") {
+                None | Some(Value::Null) => None,
+                Some(Value::String(name)) => Some(name),
+                Some(other) => return Err(link.wrong("link", &other, "a device")),
+            },
             master: link.string("master")?,
             port,
+            vlans: Vec::new(),
+            standby,
             addresses: Vec::new(),
         })
     }
@@ -239,7 +280,22 @@ fn info(interface: &Interface) -> Object {
             info.set("info_data", data.0);
         }
         InterfaceKind::Vxlan(settings) => info.set("info_data", vxlan(settings).0),
-        _ => {}
+        InterfaceKind::Vlan(tag) => info.set("info_data", device::print_vlan(*tag).0),
+        InterfaceKind::Bond(bond) => info.set("info_data", device::print_bond(bond).0),
+        InterfaceKind::Macvlan(macvlan) => info.set("info_data", device::print_macvlan(macvlan).0),
+        InterfaceKind::Tunnel(tunnel) => info.set("info_data", device::print_tunnel(tunnel).0),
+        InterfaceKind::Vrf(table) => {
+            let mut data = Object::default();
+            data.set("table", *table);
+            info.set("info_data", data.0);
+        }
+        InterfaceKind::Loopback
+        | InterfaceKind::Physical
+        | InterfaceKind::Veth
+        | InterfaceKind::Tun
+        | InterfaceKind::Dummy
+        | InterfaceKind::Wireguard(_)
+        | InterfaceKind::Other(_) => {}
     }
     if let Some(port) = &interface.port {
         let mut data = Object::default();
@@ -249,6 +305,11 @@ fn info(interface: &Interface) -> Object {
         data.set("flood", port.flood);
         data.set("learning", port.learning);
         info.set("info_slave_kind", "bridge");
+        info.set("info_slave_data", data.0);
+    } else if interface.standby {
+        let mut data = Object::default();
+        data.set("state", "BACKUP");
+        info.set("info_slave_kind", "bond");
         info.set("info_slave_data", data.0);
     }
     info
@@ -270,11 +331,15 @@ pub fn print(interfaces: &[Interface]) -> String {
         let set: Vec<&str> = flags.iter().filter(|(_, on)| *on).map(|(flag, _)| *flag).collect();
         object.set("flags", set);
         object.set("mtu", interface.mtu);
+        object.show("link", interface.link.as_ref());
         object.show("master", interface.master.as_ref());
         let link_type = match (loopback, interface.mac) {
             (true, _) => "loopback",
             (_, Some(_)) => "ether",
-            _ => "none",
+            _ => match &interface.kind {
+                InterfaceKind::Tunnel(tunnel) => tunnel.kind.name(),
+                _ => "none",
+            },
         };
         object.set("link_type", link_type);
         object.show("address", interface.mac);

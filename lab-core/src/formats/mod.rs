@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod bridge_vlan;
+mod device;
 mod error;
 pub mod fdb;
 pub mod ipset;
@@ -21,5 +22,6 @@ pub mod route;
 pub mod rule;
 pub mod sysctl;
 pub mod wire;
+pub mod wireguard;
 
 pub use error::{Error, ErrorKind};

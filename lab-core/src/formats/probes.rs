@@ -96,16 +96,14 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Probe>, Error> {
 
 fn probe(raw: RawProbe) -> Result<Probe, String> {
     let how = match (raw.how.as_str(), raw.iface) {
-        ("originate", _) => How::Originate,
-        ("inject", Some(iface)) => How::Inject(iface),
+        ("originate", _) if raw.vlan.is_some() => return Err("vlan needs inject".into()),
+        ("inject", _) if raw.bind.is_some() => return Err("bind needs originate".into()),
+        ("originate", _) => How::Originate(raw.bind),
+        ("inject", Some(iface)) => How::Inject(iface, raw.vlan),
         ("inject", None) => return Err("inject needs iface".into()),
         (other, _) => return Err(format!("how is `{other}`, not originate or inject")),
     };
-    let mut unmodelled = Vec::new();
-    unmodelled.extend(raw.bind.map(|device| format!("a socket bound to {device}")));
-    unmodelled.extend(raw.vlan.map(|tag| format!("a frame with the tag {tag}")));
-    let packet = packet(raw.packet)?;
-    Ok(Probe { id: raw.id, at: raw.at, how, packet, flow: raw.flow, unmodelled: unmodelled.join(", ") })
+    Ok(Probe { id: raw.id, at: raw.at, how, packet: packet(raw.packet)?, flow: raw.flow })
 }
 
 fn packet(raw: RawPacket) -> Result<Packet, String> {
@@ -160,6 +158,7 @@ fn packet(raw: RawPacket) -> Result<Packet, String> {
         tos: raw.tos.unwrap_or(0),
         length: header + transport_header(&transport) + carried,
         df: raw.df.unwrap_or(true),
+        fragment: None,
         mark: raw.mark.unwrap_or(0),
         transport,
         payload,

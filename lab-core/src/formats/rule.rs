@@ -91,13 +91,11 @@ fn action(rule: &mut Fields<'_>) -> Result<PolicyAction, Error> {
         (Some("prohibit"), _) => PolicyAction::Prohibit,
         (Some("nop"), _) => PolicyAction::Nop,
         (None | Some("lookup" | "to_tbl"), Some(table)) => PolicyAction::Lookup(table),
-        // Among others the table of the VRF (`l3mdev`), which stays behind as
-        // not modelled.
         (Some(other), _) => {
             rule.map.insert("action".to_owned(), Value::from(other));
             PolicyAction::Nop
         }
-        (None, None) if rule.map.contains_key("l3mdev") => PolicyAction::Nop,
+        (None, None) if rule.flag("l3mdev")? => PolicyAction::LookupVrf,
         (None, None) => return Err(rule.missing("table")),
     })
 }
@@ -189,6 +187,7 @@ fn show(rule: &PolicyRule) -> Value {
     match &rule.action {
         PolicyAction::Lookup(table) => object.set("table", table.to_string()),
         PolicyAction::Goto(priority) => object.set("goto", *priority),
+        PolicyAction::LookupVrf => object.set("l3mdev", Value::Null),
         PolicyAction::Nop if rule.unmodelled.is_empty() => object.set("action", "nop"),
         PolicyAction::Nop => {}
         PolicyAction::Unreachable => object.set("action", "unreachable"),
@@ -197,8 +196,7 @@ fn show(rule: &PolicyRule) -> Value {
     }
     object.count("suppress_prefixlen", rule.suppress_prefix_len);
     let kept = json::kept(&rule.unmodelled);
-    if rule.action == PolicyAction::Nop && !["action", "goto", "l3mdev"].iter().any(|k| kept.contains_key(*k))
-    {
+    if rule.action == PolicyAction::Nop && !["action", "goto"].iter().any(|k| kept.contains_key(*k)) {
         object.set("action", "nop");
     }
     object.0.extend(kept);
@@ -236,8 +234,8 @@ mod tests {
         assert_eq!((all.uid_range, all.suppress_prefix_len), (Some((0, 99)), Some(0)));
         assert_eq!(all.action, PolicyAction::Lookup(RouteTable(100)));
         assert_eq!(rules[3].action, PolicyAction::Goto(40));
-        assert_eq!(rules[5].unmodelled, "\"l3mdev\":null");
-        assert!(rules.iter().enumerate().all(|(i, r)| i == 5 || r.unmodelled.is_empty()));
+        assert_eq!(rules[5].action, PolicyAction::LookupVrf);
+        assert!(rules.iter().all(|r| r.unmodelled.is_empty()));
         assert_eq!(print(&rules), TEXT);
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FdbEntry, Interface, Ipset, Neighbour, Origin, PolicyRule, Route, Ruleset, Sysctls};
+use super::{FdbEntry, Interface, InterfaceKind, Ipset, Neighbour, Origin, PolicyRule, Route, Ruleset, Sysctls};
 
 /// What sort of thing a host is; for people and drawings only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +127,18 @@ impl Host {
     /// The interface of that name.
     pub fn interface(&self, name: &str) -> Option<&Interface> {
         self.interfaces.iter().find(|i| i.name == name)
+    }
+
+    /// The VRF that a device belongs to, or is.
+    pub fn vrf_of(&self, device: &str) -> Option<&Interface> {
+        let device = self.interface(device)?;
+        match &device.kind {
+            InterfaceKind::Vrf(_) => Some(device),
+            _ => {
+                let master = self.interface(device.master.as_deref()?)?;
+                matches!(master.kind, InterfaceKind::Vrf(_)).then_some(master)
+            }
+        }
     }
 
     /// The interface that carries this address.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::{Bond, BridgeVlan, Macvlan, Tunnel, VlanTag, Wireguard};
 use crate::addr::{Family, Mac};
 
 /// How far an address or route reaches, as in `/etc/iproute2/rt_scopes`.
@@ -126,6 +127,18 @@ pub enum InterfaceKind {
     Vxlan(Vxlan),
     /// A device that swallows what is sent.
     Dummy,
+    /// A VLAN of the device below.
+    Vlan(VlanTag),
+    /// Several devices used as one.
+    Bond(Bond),
+    /// A further Ethernet device on a device below.
+    Macvlan(Macvlan),
+    /// A routing domain of its own, with this table.
+    Vrf(u32),
+    /// A GRE, IPIP, SIT or ip6tnl tunnel.
+    Tunnel(Tunnel),
+    /// A WireGuard device.
+    Wireguard(Wireguard),
     /// Any other kind, by its `info_kind`: not modelled.
     Other(String),
 }
@@ -139,6 +152,12 @@ impl InterfaceKind {
             | InterfaceKind::Bridge(_)
             | InterfaceKind::Vxlan(_)
             | InterfaceKind::Dummy
+            | InterfaceKind::Vlan(_)
+            | InterfaceKind::Bond(_)
+            | InterfaceKind::Macvlan(_)
+            | InterfaceKind::Vrf(_)
+            | InterfaceKind::Tunnel(_)
+            | InterfaceKind::Wireguard(_)
             | InterfaceKind::Other(_) => false,
         }
     }
@@ -154,6 +173,12 @@ impl fmt::Display for InterfaceKind {
             InterfaceKind::Bridge(_) => "bridge",
             InterfaceKind::Vxlan(_) => "vxlan",
             InterfaceKind::Dummy => "dummy",
+            InterfaceKind::Vlan(_) => "vlan",
+            InterfaceKind::Bond(_) => "bond",
+            InterfaceKind::Macvlan(_) => "macvlan",
+            InterfaceKind::Vrf(_) => "vrf",
+            InterfaceKind::Tunnel(tunnel) => tunnel.kind.name(),
+            InterfaceKind::Wireguard(_) => "wireguard",
             InterfaceKind::Other(kind) => kind,
         })
     }
@@ -178,10 +203,16 @@ pub struct Interface {
     pub carrier: bool,
     /// Whether it speaks ARP and ND (no `NOARP`).
     pub arp: bool,
+    /// The device below, of a VLAN or tunnel of this host.
+    pub link: Option<String>,
     /// The bridge, bond or VRF that it belongs to.
     pub master: Option<String>,
     /// Its settings as a bridge port, if its master is a bridge.
     pub port: Option<BridgePort>,
+    /// The VLANs it belongs to, as a bridge or a bridge port.
+    pub vlans: Vec<BridgeVlan>,
+    /// Whether it stands by, as a port of a bond.
+    pub standby: bool,
     /// Its addresses, in the order `ip addr` prints them.
     pub addresses: Vec<Address>,
 }

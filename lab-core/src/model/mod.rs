@@ -4,6 +4,7 @@
 //! doc comment says; enums are closed so that each engine must treat every
 //! variant.
 
+mod device;
 mod host;
 mod interface;
 mod ipset;
@@ -21,6 +22,9 @@ mod sysctl;
 mod target;
 mod text;
 
+pub use device::{
+    Bond, BridgeVlan, Macvlan, MacvlanMode, Tunnel, TunnelKind, VlanTag, Wireguard, WireguardPeer,
+};
 pub use host::{Host, HostKind, Part, Unmodelled};
 pub use interface::{Address, Bridge, BridgePort, Interface, InterfaceKind, Scope, Vxlan};
 pub use ipset::{Ipset, IpsetElement, IpsetField, IpsetItem};

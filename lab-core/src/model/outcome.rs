@@ -89,6 +89,16 @@ pub enum Stage {
     TunnelLoop,
     /// No tunnel here has that network identifier or remote.
     TunnelUnknown,
+    /// A bridge that filters VLANs refuses it.
+    BridgeVlan,
+    /// It came in by a port of a bond that stands by.
+    BondInactive,
+    /// A macvlan device and the device it sits on do not reach each other.
+    Macvlan,
+    /// No WireGuard peer has that destination among its allowed addresses.
+    WireguardNoPeer,
+    /// The WireGuard peer may not send from that source.
+    WireguardAllowedIps,
     /// A device or protocol swallowed it.
     Silent,
     /// The sending call failed with this errno name: nothing left.
@@ -119,6 +129,11 @@ impl fmt::Display for Stage {
             Stage::Mtu => "mtu",
             Stage::TunnelLoop => "tunnel-loop",
             Stage::TunnelUnknown => "tunnel-unknown",
+            Stage::BridgeVlan => "bridge-vlan",
+            Stage::BondInactive => "bond-inactive",
+            Stage::Macvlan => "macvlan",
+            Stage::WireguardNoPeer => "wireguard-no-peer",
+            Stage::WireguardAllowedIps => "wireguard-allowed-ips",
             Stage::Silent => "silent",
             Stage::Send(errno) => return write!(f, "send:{errno}"),
             Stage::Unmodelled(what) => return write!(f, "unmodelled:{what}"),

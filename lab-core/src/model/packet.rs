@@ -3,6 +3,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::VlanTag;
 use crate::addr::{Family, Mac, PortRange};
 
 /// A port, or what a program or the kernel picks when nobody says which.
@@ -185,10 +186,33 @@ pub enum Payload {
         /// The frame.
         frame: Box<Frame>,
     },
+    /// A packet in GRE, or in IP itself.
+    Tunnelled {
+        /// GRE's key.
+        key: Option<u32>,
+        /// The packet.
+        packet: Box<Packet>,
+    },
+    /// A frame in GRE.
+    Ethernet {
+        /// GRE's key.
+        key: Option<u32>,
+        /// The frame.
+        frame: Box<Frame>,
+    },
+    /// A packet that WireGuard encrypted.
+    Wireguard {
+        /// The public key of the device that sent it.
+        from: String,
+        /// The public key of the peer that it is for.
+        to: String,
+        /// The packet.
+        packet: Box<Packet>,
+    },
 }
 
-/// An IP packet: unfragmented, without options or extension headers, with
-/// right checksums.
+/// An IP packet, whole or as all of its fragments, without options or extension
+/// headers, with right checksums.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packet {
     /// Source address.
@@ -203,6 +227,8 @@ pub struct Packet {
     pub length: u32,
     /// Whether it must not be fragmented (IPv4 DF).
     pub df: bool,
+    /// The most bytes of each piece, where it travels in fragments.
+    pub fragment: Option<u32>,
     /// The firewall mark: not on the wire, but carried inside a host.
     pub mark: u32,
     /// What follows the IP header.
@@ -217,11 +243,25 @@ impl Packet {
         Family::of(self.dst)
     }
 
+    /// The length of what is on the wire in bytes: of its longest fragment.
+    pub fn on_wire(&self) -> u32 {
+        self.fragment.map_or(self.length, |piece| piece.min(self.length))
+    }
+
     /// The packet that this ICMP error quotes.
     pub fn quoted(&self) -> Option<&Packet> {
         match &self.payload {
             Payload::Quoted(inner) => Some(inner),
-            Payload::Data | Payload::Vxlan { .. } => None,
+            _ => None,
+        }
+    }
+
+    /// The packet that a tunnel carries in this one.
+    pub fn inner(&self) -> Option<&Packet> {
+        match &self.payload {
+            Payload::Data | Payload::Quoted(_) => None,
+            Payload::Vxlan { frame, .. } | Payload::Ethernet { frame, .. } => Some(&frame.packet),
+            Payload::Tunnelled { packet, .. } | Payload::Wireguard { packet, .. } => Some(packet),
         }
     }
 }
@@ -258,6 +298,8 @@ pub struct Frame {
     pub src: Mac,
     /// To whom.
     pub dst: Mac,
+    /// Its VLAN tags, the outermost first.
+    pub tags: Vec<VlanTag>,
     /// The packet.
     pub packet: Packet,
 }

@@ -5,10 +5,10 @@ use super::Packet;
 /// How a probe enters the lab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum How {
-    /// A process of the host sends it.
-    Originate,
-    /// A frame arrives at this interface of the host.
-    Inject(String),
+    /// A process of the host sends it, bound to a device or not.
+    Originate(Option<String>),
+    /// A frame arrives at this interface of the host, with this tag if any.
+    Inject(String, Option<u16>),
 }
 
 /// One question: what happens to this packet.
@@ -24,7 +24,4 @@ pub struct Probe {
     pub packet: Packet,
     /// The first probe of the connection, whose conntrack entries it meets.
     pub flow: Option<String>,
-    /// What of the question is not modelled (a VRF binding, a VLAN tag, …);
-    /// empty where all is.
-    pub unmodelled: String,
 }

@@ -114,6 +114,9 @@ pub struct Route {
 pub enum PolicyAction {
     /// Look the destination up in a table.
     Lookup(RouteTable),
+    /// Look the destination up in the table of the VRF that the packet came in
+    /// by or is bound to (`l3mdev`); elsewhere the rule is passed over.
+    LookupVrf,
     /// Go on at the rule of that priority.
     Goto(u32),
     /// Nothing.

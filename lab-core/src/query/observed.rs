@@ -281,6 +281,7 @@ fn packet(probe: &Observed) -> Result<Packet, Error> {
         tos: 0,
         length: 84,
         df: true,
+        fragment: None,
         mark: 0,
         transport,
         payload: Payload::Data,

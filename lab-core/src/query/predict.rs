@@ -76,7 +76,7 @@ pub fn distinct(ways: impl IntoIterator<Item = Journey>) -> Vec<Journey> {
 pub fn check(lab: &Lab, probes: &[Probe]) -> Result<(), Error> {
     for probe in probes {
         let host = ends::host(lab, &probe.at)?;
-        if let How::Inject(iface) = &probe.how {
+        if let How::Inject(iface, _) = &probe.how {
             ends::parse(lab, &format!("{}:{iface}", host.name))?;
         }
     }

@@ -28,7 +28,7 @@ fn of_kind(kind: RouteKind) -> AddressType {
 /// The type of an address. `device` limits the look-up to one interface.
 pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> AddressType {
     let flow =
-        Flow { dst: address, src: None, iif: "lo", oif: None, mark: 0, tos: 0, protocol: None, ports: None };
+        Flow { dst: address, src: None, iif: "lo", oif: None, vrf: None, mark: 0, tos: 0, protocol: None, ports: None };
     match address {
         IpAddr::V4(v4) => {
             if v4.octets()[0] == 0 || v4.is_broadcast() {

@@ -5,7 +5,7 @@
 //! is hooked in, in the order of their own priorities.
 
 use crate::addr::Family;
-use crate::model::{Backend, Chain, ChainKind, Hook, Host, Table};
+use crate::model::{Backend, Chain, ChainKind, Hook, Host, Rule, Table};
 
 /// What runs at a hook.
 #[derive(Clone, Debug)]
@@ -42,6 +42,19 @@ pub fn ambiguous(host: &Host, hook: Hook, family: Family) -> bool {
     };
     let legacy = of(Backend::Legacy);
     of(Backend::Nft).iter().any(|p| legacy.contains(p))
+}
+
+/// Whether a host's rules are known to need connection tracking: it has NAT,
+/// or asks for a connection (`nf_ct_netns_get`).
+pub fn tracks(host: &Host) -> bool {
+    let asks = |rule: &Rule| {
+        let word = |w: &str| matches!(w, "conntrack" | "state" | "ct" | "connmark" | "CONNMARK" | "CT");
+        let apart = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+        rule.text.split(apart).any(word)
+    };
+    host.ruleset.tables.iter().flat_map(|t| &t.chains).any(|chain| {
+        chain.base.is_some_and(|b| b.kind == ChainKind::Nat) || chain.rules.iter().any(asks)
+    })
 }
 
 /// What runs at a hook of a host for a family, in order. Of equal priorities

@@ -65,6 +65,7 @@ pub fn flow<'a>(packet: &Packet, device: &'a str) -> Flow<'a> {
         src: Some(packet.src),
         iif: device,
         oif: None,
+        vrf: None,
         mark: packet.mark,
         tos: packet.tos,
         protocol: Some(packet.transport.protocol()),
@@ -168,8 +169,11 @@ enum Source {
     Unknown(String),
 }
 
-fn uses(hops: &[NextHop], device: &str) -> bool {
-    hops.iter().any(|h| h.interface.as_deref() == Some(device))
+/// Whether a next hop is on a device, or on one of a VRF's
+/// (`fib_info_nh_uses_dev`).
+fn uses(host: &Host, hops: &[NextHop], device: &str) -> bool {
+    let names = hops.iter().filter_map(|h| h.interface.as_deref());
+    names.into_iter().any(|name| name == device || host.vrf_of(name).is_some_and(|vrf| vrf.name == device))
 }
 
 /// `fib_validate_source`: whether a source may come in here. `towards` is
@@ -243,6 +247,7 @@ fn reverse_path(
         src: towards,
         iif: out.unwrap_or("lo"),
         oif: None,
+        vrf: host.vrf_of(name).map(|vrf| vrf.name.as_str()),
         mark: if valid_mark { packet.mark } else { 0 },
         tos: packet.tos,
         protocol: Some(packet.transport.protocol()),
@@ -258,7 +263,7 @@ fn reverse_path(
         return Source::Bad(Stage::MartianSource);
     }
     let loopback = device.kind == InterfaceKind::Loopback;
-    if uses(&route.next_hops, name) || (route.kind == RouteKind::Local && loopback) {
+    if uses(host, &route.next_hops, name) || (route.kind == RouteKind::Local && loopback) {
         return Source::Fine;
     }
     if !device.addresses.iter().any(|a| a.family() == Family::Ipv4) {

@@ -23,6 +23,8 @@ pub mod segment;
 pub mod sets;
 pub mod source;
 pub mod tri;
+pub mod tunnel;
+pub mod vlan;
 
 pub use context::Context;
 pub use tri::Tri;

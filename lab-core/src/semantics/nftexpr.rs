@@ -228,6 +228,7 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
         src: Some(other),
         iif: "lo",
         oif: None,
+        vrf: None,
         mark: if has("mark") { packet.mark } else { 0 },
         tos: packet.tos,
         protocol: Some(packet.transport.protocol()),

@@ -35,6 +35,7 @@ mod tests {
             tos: 0,
             length: 40,
             df: true,
+            fragment: None,
             mark: 0,
             transport: Transport::Tcp {
                 sport: PortValue::Is(1),

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use super::header::in_range;
 use super::Tri;
 use crate::addr::Family;
-use crate::model::{Host, NextHop, PolicyAction, PolicyRule, PortValue, Route, RouteKind, RouteTable};
+use crate::model::{
+    Host, InterfaceKind, NextHop, PolicyAction, PolicyRule, PortValue, Route, RouteKind, RouteTable,
+};
 
 /// What a look-up asks by (`struct flowi`).
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +21,10 @@ pub struct Flow<'a> {
     pub src: Option<IpAddr>,
     /// The interface it came in by; `lo` for what this host sends.
     pub iif: &'a str,
-    /// The interface it must leave by.
+    /// The interface it must leave by; a VRF stands for its table.
     pub oif: Option<&'a str>,
+    /// The VRF whose table is asked; none: that of either interface.
+    pub vrf: Option<&'a str>,
     /// The firewall mark.
     pub mark: u32,
     /// Type of service or traffic class.
@@ -97,6 +101,13 @@ pub fn lookup<'a>(host: &'a Host, flow: &Flow) -> Lookup<'a> {
     let own: Vec<&PolicyRule> = host.rules.iter().filter(|r| r.family == family).collect();
     let fallback = if own.is_empty() { PolicyRule::initial(family) } else { Vec::new() };
     let rules: Vec<&PolicyRule> = if own.is_empty() { fallback.iter().collect() } else { own };
+    // A VRF as the way out says which table, not which device.
+    let is_vrf = |o: &str| host.interface(o).is_some_and(|i| matches!(i.kind, InterfaceKind::Vrf(_)));
+    let asked = match flow.oif {
+        Some(oif) if is_vrf(oif) => Flow { oif: None, vrf: Some(oif), ..*flow },
+        _ => *flow,
+    };
+    let flow = &asked;
     if let Some(why) = one_trie(host, &rules, flow) {
         return Lookup::Unknown(why);
     }
@@ -118,8 +129,13 @@ pub fn lookup<'a>(host: &'a Host, flow: &Flow) -> Lookup<'a> {
             PolicyAction::Unreachable => return Lookup::NoRoute,
             PolicyAction::Blackhole => return Lookup::Refused(RouteKind::Blackhole),
             PolicyAction::Prohibit => return Lookup::Refused(RouteKind::Prohibit),
-            PolicyAction::Lookup(table) => {
-                let found = lookup_table(host, *table, flow);
+            PolicyAction::Lookup(_) | PolicyAction::LookupVrf => {
+                let table = match rule.action {
+                    PolicyAction::Lookup(table) => Some(table),
+                    _ => vrf_table(host, flow),
+                };
+                let Some(table) = table else { continue };
+                let found = lookup_table(host, table, flow);
                 let suppressed = match &found {
                     Lookup::Found(route, _) => {
                         rule.suppress_prefix_len.is_some_and(|limit| route.destination.prefix_len() <= limit)
@@ -152,6 +168,17 @@ fn one_trie(host: &Host, rules: &[&PolicyRule], flow: &Flow) -> Option<String> {
     longest(RouteTable::MAIN).filter(|main| *main > local).map(|_| {
         format!("whether a policy rule was ever added on {}: a local prefix holds a longer route", host.name)
     })
+}
+
+/// The table of the VRF that a packet is in (`l3mdev_update_flow`,
+/// `net/l3mdev/l3mdev.c`).
+fn vrf_table(host: &Host, flow: &Flow) -> Option<RouteTable> {
+    let of = |device: &str| host.vrf_of(device);
+    let vrf = flow.vrf.and_then(of).or_else(|| flow.oif.and_then(of)).or_else(|| of(flow.iif))?;
+    match vrf.kind {
+        InterfaceKind::Vrf(table) => Some(RouteTable(table)),
+        _ => None,
+    }
 }
 
 fn usable<'a>(route: &'a Route, flow: &Flow, strict: bool) -> Vec<&'a NextHop> {

@@ -11,9 +11,11 @@ use std::net::IpAddr;
 use super::input::{self, Input};
 use super::routing::{lookup, Flow, Lookup};
 use super::source;
+use super::vlan;
 use crate::addr::{Family, Mac};
 use crate::model::{
-    Host, Interface, InterfaceKind, Lab, NeighbourState, Packet, Part, Payload, Scope, Transport,
+    Bond, Host, Interface, InterfaceKind, Lab, Macvlan, MacvlanMode, NeighbourState, Packet, Part, Payload,
+    Scope, Transport, Tunnel, VlanTag,
 };
 
 /// A device that frames of a segment reach, of a host that would take them.
@@ -38,88 +40,226 @@ pub struct Segment<'a> {
 
 /// The segment behind one interface: where frames sent by it arrive.
 pub fn behind<'a>(lab: &'a Lab, host: &'a Host, device: &'a Interface) -> Segment<'a> {
-    let mut segment = Segment::default();
-    let mut seen = BTreeSet::new();
-    send(lab, host, device, &mut segment, &mut seen);
-    segment
+    behind_tagged(lab, host, device, &[])
+}
+
+/// The segment behind one interface for frames that carry these tags.
+pub fn behind_tagged<'a>(
+    lab: &'a Lab,
+    host: &'a Host,
+    device: &'a Interface,
+    tags: &[VlanTag],
+) -> Segment<'a> {
+    let mut walk = Flood { lab, segment: Segment::default(), seen: BTreeSet::new() };
+    walk.send(host, device, tags.to_vec());
+    walk.segment
 }
 
 /// The segment that a frame comes to which arrives at an interface.
-pub fn beyond<'a>(lab: &'a Lab, host: &'a Host, device: &'a Interface) -> Segment<'a> {
-    let mut segment = Segment::default();
-    let mut seen = BTreeSet::new();
-    arrive(lab, host, device, &mut segment, &mut seen);
-    segment
+pub fn beyond<'a>(lab: &'a Lab, host: &'a Host, device: &'a Interface, tags: &[VlanTag]) -> Segment<'a> {
+    let mut walk = Flood { lab, segment: Segment::default(), seen: BTreeSet::new() };
+    walk.arrive(host, device, tags.to_vec());
+    walk.segment
 }
 
-type Seen<'a> = BTreeSet<(&'a str, &'a str)>;
+/// A frame to everybody on its way.
+struct Flood<'a> {
+    lab: &'a Lab,
+    segment: Segment<'a>,
+    /// Devices passed, in either direction, with the tags it had there.
+    seen: BTreeSet<(bool, &'a str, &'a str, Vec<VlanTag>)>,
+}
 
-fn send<'a>(
+impl<'a> Flood<'a> {
+    /// Whether it passes a device for the first time.
+    fn passes(&mut self, sent: bool, host: &'a Host, device: &'a Interface, tags: &[VlanTag]) -> bool {
+        device.up && self.seen.insert((sent, &host.name, &device.name, tags.to_vec()))
+    }
+
+    fn send(&mut self, host: &'a Host, device: &'a Interface, mut tags: Vec<VlanTag>) {
+        if !self.passes(true, host, device, &tags) {
+            return;
+        }
+        match &device.kind {
+            InterfaceKind::Physical | InterfaceKind::Veth | InterfaceKind::Tun => {
+                self.wire(host, device, &tags);
+            }
+            InterfaceKind::Bridge(_) => self.ports(host, device, None, tags),
+            InterfaceKind::Vxlan(vxlan) => {
+                for (peer, device) in vtep_peers(self.lab, host, device, vxlan.vni) {
+                    self.arrive(peer, device, tags.clone());
+                }
+            }
+            InterfaceKind::Tunnel(tunnel) => {
+                for (peer, device) in tunnel_peers(self.lab, host, tunnel) {
+                    self.arrive(peer, device, tags.clone());
+                }
+            }
+            InterfaceKind::Vlan(tag) => {
+                if let Some(lower) = device.link.as_deref().and_then(|l| host.interface(l)) {
+                    tags.insert(0, *tag);
+                    self.send(host, lower, tags);
+                }
+            }
+            InterfaceKind::Bond(bond) => {
+                for port in bond_ports(host, device, bond) {
+                    self.send(host, port, tags.clone());
+                }
+            }
+            InterfaceKind::Macvlan(macvlan) => match lower(self.lab, macvlan) {
+                None => {
+                    let what = format!("the device below {}:{}", host.name, device.name);
+                    self.segment.unmodelled = Some(what);
+                }
+                Some((below, lower)) => {
+                    if macvlan.mode == MacvlanMode::Bridge {
+                        for (sibling, upper) in uppers(self.lab, below, lower) {
+                            let same = sibling.name == host.name && upper.name == device.name;
+                            if !same && is_bridged(upper) {
+                                self.arrive(sibling, upper, tags.clone());
+                            }
+                        }
+                    }
+                    self.send(below, lower, tags);
+                }
+            },
+            InterfaceKind::Loopback
+            | InterfaceKind::Dummy
+            | InterfaceKind::Vrf(_)
+            | InterfaceKind::Wireguard(_) => {}
+            InterfaceKind::Other(kind) => {
+                self.segment.unmodelled = Some(format!("device {} ({kind})", device.name));
+            }
+        }
+    }
+
+    fn wire(&mut self, host: &'a Host, device: &'a Interface, tags: &[VlanTag]) {
+        let lab = self.lab;
+        if lab.leads_out(&host.name, device) {
+            self.segment.open = true;
+        }
+        for end in lab.peers(&host.name, &device.name) {
+            let Some(peer) = lab.host(&end.host) else { continue };
+            if peer.unknown.contains(&Part::Links) || peer.unknown.contains(&Part::Addresses) {
+                let what = format!("{}, of which the snapshot tells too little", peer.name);
+                self.segment.unmodelled = Some(what);
+            }
+            if let Some(interface) = peer.interface(&end.interface) {
+                self.arrive(peer, interface, tags.to_vec());
+            }
+        }
+    }
+
+    /// Out of the ports of a bridge whose VLANs let it: all but the one it
+    /// came by.
+    fn ports(
+        &mut self,
+        host: &'a Host,
+        bridge: &'a Interface,
+        from: Option<&'a Interface>,
+        tags: Vec<VlanTag>,
+    ) {
+        let Some(tags) = vlan::ingress(bridge, from.unwrap_or(bridge), tags) else { return };
+        if from.is_some() && bridge.up {
+            if let Some(inner) = vlan::egress(bridge, bridge, tags.clone()) {
+                self.taken(host, bridge, inner);
+            }
+        }
+        for port in ports(host, &bridge.name) {
+            let hairpin = port.port.as_ref().is_some_and(|p| p.hairpin);
+            let back = from.is_some_and(|from| from.name == port.name && !hairpin);
+            let isolated = |p: &Interface| p.port.as_ref().is_some_and(|p| p.isolated);
+            let apart = from.is_some_and(|from| isolated(from) && isolated(port));
+            if !back && !apart {
+                if let Some(tags) = vlan::egress(bridge, port, tags.clone()) {
+                    self.send(host, port, tags);
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, host: &'a Host, device: &'a Interface, tags: Vec<VlanTag>) {
+        if !self.passes(false, host, device, &tags) {
+            return;
+        }
+        self.taken(host, device, tags);
+    }
+
+    /// What a host does with a frame to everybody at a device
+    /// (`__netif_receive_skb_core`): VLAN devices on it come first, then
+    /// whatever it is a port of, then the host itself.
+    fn taken(&mut self, host: &'a Host, device: &'a Interface, mut tags: Vec<VlanTag>) {
+        if let Some(upper) = vlan::device(host, device, &tags) {
+            tags.remove(0);
+            self.arrive(host, upper, tags);
+            return;
+        }
+        for (other, upper) in uppers(self.lab, host, device) {
+            self.arrive(other, upper, tags.clone());
+        }
+        let master = device.master.as_deref().and_then(|m| host.interface(m));
+        match master.map(|m| (m, &m.kind)) {
+            Some((bridge, InterfaceKind::Bridge(_))) => {
+                if device.port.as_ref().is_none_or(|p| p.forwarding) {
+                    self.ports(host, bridge, Some(device), tags);
+                }
+            }
+            Some((bond, InterfaceKind::Bond(_))) => {
+                if !device.standby {
+                    self.arrive(host, bond, tags);
+                }
+            }
+            None | Some((_, InterfaceKind::Vrf(_))) => {
+                if tags.iter().all(|tag| tag.id == 0) {
+                    self.segment.receivers.push(Receiver { host, device });
+                }
+            }
+            Some((other, kind)) => {
+                self.segment.unmodelled = Some(format!("device {} ({kind})", other.name));
+            }
+        }
+    }
+}
+
+/// The ports of a bond that frames may leave by.
+pub fn bond_ports<'a>(
+    host: &'a Host,
+    device: &'a Interface,
+    bond: &'a Bond,
+) -> impl Iterator<Item = &'a Interface> {
+    host.interfaces.iter().filter(move |i| {
+        let active = || bond.active.as_deref().is_none_or(|active| active == i.name);
+        i.up && i.carrier && i.master.as_deref() == Some(&device.name) && !i.standby && active()
+    })
+}
+
+/// The device that a macvlan sits on.
+pub fn lower<'a>(lab: &'a Lab, macvlan: &Macvlan) -> Option<(&'a Host, &'a Interface)> {
+    let end = macvlan.lower.as_ref()?;
+    let host = lab.host(&end.host)?;
+    Some((host, host.interface(&end.interface)?))
+}
+
+/// The macvlan devices that sit on a device, of whatever host.
+pub fn uppers<'a>(
     lab: &'a Lab,
     host: &'a Host,
     device: &'a Interface,
-    into: &mut Segment<'a>,
-    seen: &mut Seen<'a>,
-) {
-    if !device.up || !seen.insert((&host.name, &device.name)) {
-        return;
-    }
-    match &device.kind {
-        InterfaceKind::Physical | InterfaceKind::Veth | InterfaceKind::Tun => {
-            if lab.leads_out(&host.name, device) {
-                into.open = true;
+) -> impl Iterator<Item = (&'a Host, &'a Interface)> {
+    lab.all_hosts().flat_map(move |other| {
+        let here = move |i: &&Interface| match &i.kind {
+            InterfaceKind::Macvlan(Macvlan { lower: Some(end), .. }) => {
+                end.host == host.name && end.interface == device.name
             }
-            for end in lab.peers(&host.name, &device.name) {
-                let Some(peer) = lab.hosts.get(&end.host) else { continue };
-                if peer.unknown.contains(&Part::Links) || peer.unknown.contains(&Part::Addresses) {
-                    into.unmodelled = Some(format!("{}, of which the snapshot tells too little", peer.name));
-                }
-                if let Some(interface) = peer.interface(&end.interface) {
-                    arrive(lab, peer, interface, into, seen);
-                }
-            }
-        }
-        InterfaceKind::Bridge(_) => {
-            for port in ports(host, &device.name) {
-                send(lab, host, port, into, seen);
-            }
-        }
-        InterfaceKind::Vxlan(vxlan) => {
-            for (peer, device) in vtep_peers(lab, host, device, vxlan.vni) {
-                arrive(lab, peer, device, into, seen);
-            }
-        }
-        InterfaceKind::Loopback | InterfaceKind::Dummy => {}
-        InterfaceKind::Other(kind) => into.unmodelled = Some(format!("device {} ({kind})", device.name)),
-    }
+            _ => false,
+        };
+        other.interfaces.iter().filter(here).map(move |i| (other, i))
+    })
 }
 
-fn arrive<'a>(
-    lab: &'a Lab,
-    host: &'a Host,
-    device: &'a Interface,
-    into: &mut Segment<'a>,
-    seen: &mut Seen<'a>,
-) {
-    if !device.up || !seen.insert((&host.name, &device.name)) {
-        return;
-    }
-    let master = device.master.as_deref().and_then(|m| host.interface(m));
-    match master {
-        None => into.receivers.push(Receiver { host, device }),
-        Some(bridge) if matches!(bridge.kind, InterfaceKind::Bridge(_)) => {
-            if device.port.as_ref().is_some_and(|p| !p.forwarding) {
-                return;
-            }
-            if bridge.up && seen.insert((&host.name, &bridge.name)) {
-                into.receivers.push(Receiver { host, device: bridge });
-            }
-            for port in ports(host, &bridge.name) {
-                send(lab, host, port, into, seen);
-            }
-        }
-        Some(other) => into.unmodelled = Some(format!("device {} ({})", other.name, other.kind)),
-    }
+/// Whether a device is a macvlan that reaches its siblings directly.
+pub fn is_bridged(device: &Interface) -> bool {
+    matches!(&device.kind, InterfaceKind::Macvlan(m) if m.mode == MacvlanMode::Bridge)
 }
 
 /// The forwarding ports of a bridge.
@@ -151,6 +291,16 @@ fn vtep_peers<'a>(
     peers
 }
 
+/// The other ends of a tunnel.
+fn tunnel_peers<'a>(lab: &'a Lab, host: &'a Host, tunnel: &Tunnel) -> Vec<(&'a Host, &'a Interface)> {
+    let Some(remote) = tunnel.remote else { return Vec::new() };
+    let peers = lab.all_hosts().filter(|h| h.name != host.name && h.interface_with(remote).is_some());
+    let same = |i: &&Interface| {
+        matches!(&i.kind, InterfaceKind::Tunnel(t) if t.kind == tunnel.kind && t.key_in == tunnel.key_out)
+    };
+    peers.flat_map(|peer| peer.interfaces.iter().filter(same).map(move |i| (peer, i))).collect()
+}
+
 /// Whether a device takes frames to this address as its own. A bridge takes
 /// those to any of its ports, too.
 pub fn owns_mac(host: &Host, device: &Interface, mac: Mac) -> bool {
@@ -164,7 +314,7 @@ pub fn owns_mac(host: &Host, device: &Interface, mac: Mac) -> bool {
 }
 
 /// Kinds of device that have no Ethernet address of their own on a segment.
-const TUNNELS: [&str; 9] = ["gre", "ipip", "sit", "ip6tnl", "ip6gre", "vti", "wireguard", "vrf", "xfrm"];
+const TUNNELS: [&str; 4] = ["vti", "vti6", "wireguard", "xfrm"];
 
 /// What may hide a receiver that is not modelled behind a host's devices: a
 /// macvlan or the like there, or a link of another sort in the lab.
@@ -311,6 +461,7 @@ fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> bool {
         tos: 0,
         length: 28,
         df: false,
+        fragment: None,
         mark: 0,
         transport: Transport::Other(0),
         payload: Payload::Data,

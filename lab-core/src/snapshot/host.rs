@@ -2,9 +2,13 @@
 
 use crate::addr::Family;
 use crate::formats::{
-    address, bridge_vlan, fdb, ipset, iptables, link, neighbour, nft_json, route, rule, sysctl, ErrorKind,
+    address, bridge_vlan, fdb, ipset, iptables, link, neighbour, nft_json, route, rule, sysctl,
+    wireguard, ErrorKind,
 };
-use crate::model::{Backend, Chain, Host, Origin, Part, Policy, Table, TableFamily, Unmodelled};
+use crate::model::{
+    Backend, Chain, Endpoint, Host, Interface, InterfaceKind, Origin, Part, Policy, Table, TableFamily,
+    Unmodelled,
+};
 
 use super::folder::Folder;
 use super::Error;
@@ -14,7 +18,7 @@ use super::Error;
 const DECLARED: [&str; 4] = ["libvirt", "NetworkManager", "sysconfig", "flannel"];
 
 /// Files read here.
-const STATE: [&str; 17] = [
+const STATE: [&str; 18] = [
     "link.json",
     "addr.json",
     "route.json",
@@ -24,6 +28,7 @@ const STATE: [&str; 17] = [
     "neigh.json",
     "fdb.json",
     "bridge-vlan.json",
+    "wireguard.dump",
     "sysctl.txt",
     "iptables.save",
     "ip6tables.save",
@@ -65,17 +70,11 @@ fn devices(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         Some(text) => {
             let file = folder.shown("addr.json");
             for (name, addresses) in address::parse(&file, &text)? {
-                match host.interfaces.iter_mut().find(|i| i.name == name) {
-                    Some(interface) => interface.addresses = addresses,
-                    None if addresses.is_empty() || host.unknown.contains(&Part::Links) => {}
-                    None => {
-                        let kind =
-                            ErrorKind::Dangling { what: "interface in link.json".into(), name: name.clone() };
-                        let needle = format!("\"{name}\"");
-                        let line = text.lines().position(|l| l.contains(&needle)).map_or(1, |n| n as u32 + 1);
-                        return Err(crate::formats::Error::new(&file, line, &name, kind).into());
-                    }
+                if host.unknown.contains(&Part::Links) || (addresses.is_empty() && host.interface(&name).is_none())
+                {
+                    continue;
                 }
+                device_named(host, &file, &text, &name)?.addresses = addresses;
             }
         }
     }
@@ -88,9 +87,62 @@ fn devices(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         host.unmodelled.extend(unmodelled);
     }
     if let Some(text) = folder.read("bridge-vlan.json")? {
-        host.unmodelled.extend(bridge_vlan::parse(&folder.shown("bridge-vlan.json"), &text)?);
+        let file = folder.shown("bridge-vlan.json");
+        for (name, vlans) in bridge_vlan::parse(&file, &text)? {
+            if host.unknown.contains(&Part::Links) {
+                break;
+            }
+            device_named(host, &file, &text, &name)?.vlans = vlans;
+        }
+    }
+    wireguard(folder, host)?;
+    // A macvlan on a device of the same host; others stand in lab.toml.
+    let name = host.name.clone();
+    for interface in &mut host.interfaces {
+        if let (InterfaceKind::Macvlan(macvlan), Some(link)) = (&mut interface.kind, &interface.link) {
+            macvlan.lower = Some(Endpoint { host: name.clone(), interface: link.clone() });
+        }
     }
     Ok(())
+}
+
+/// Fills in what `ip link` does not tell of WireGuard devices.
+fn wireguard(folder: &Folder, host: &mut Host) -> Result<(), Error> {
+    let file = folder.shown("wireguard.dump");
+    if let Some(text) = folder.read("wireguard.dump")? {
+        for (name, settings) in wireguard::parse(&file, &text)? {
+            if host.unknown.contains(&Part::Links) {
+                break;
+            }
+            device_named(host, &file, &text, &name)?.kind = InterfaceKind::Wireguard(settings);
+        }
+    }
+    for interface in &mut host.interfaces {
+        if matches!(&interface.kind, InterfaceKind::Wireguard(w) if w.public_key.is_empty()) {
+            let what = "device wireguard of which `wg show all dump` is missing".to_owned();
+            let origin = Origin { file: file.clone().into(), line: 0 };
+            host.unmodelled.push(Unmodelled { origin, what, text: interface.name.clone() });
+            interface.kind = InterfaceKind::Other("wireguard".into());
+        }
+    }
+    Ok(())
+}
+
+/// The device that a file names, which link.json must list.
+fn device_named<'h>(
+    host: &'h mut Host,
+    file: &str,
+    text: &str,
+    name: &str,
+) -> Result<&'h mut Interface, Error> {
+    match host.interfaces.iter_mut().find(|i| i.name == name) {
+        Some(interface) => Ok(interface),
+        None => {
+            let kind = ErrorKind::Dangling { what: "interface in link.json".into(), name: name.to_owned() };
+            let line = text.lines().position(|l| l.contains(name)).map_or(1, |n| n as u32 + 1);
+            Err(crate::formats::Error::new(file, line, name, kind).into())
+        }
+    }
 }
 
 fn routing(folder: &Folder, host: &mut Host) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use crate::formats::observed::Observed;
 use crate::formats::{lab_toml, observed, probes};
-use crate::model::{Host, Lab, Part, Probe};
+use crate::model::{Endpoint, Host, Interface, InterfaceKind, Lab, Part, Probe};
 
 use folder::Folder;
 
@@ -67,6 +67,14 @@ pub fn open(path: &Path) -> Result<Lab, Error> {
         host.kind = kind;
         host.parent = parent;
     }
+    for (lower, upper) in &declared.macvlans {
+        let device = hosts
+            .get_mut(&upper.host)
+            .and_then(|h| h.interfaces.iter_mut().find(|i| i.name == upper.interface));
+        if let Some(Interface { kind: InterfaceKind::Macvlan(macvlan), .. }) = device {
+            macvlan.lower = Some(lower.clone());
+        }
+    }
     let lab = Lab {
         name: declared.name.unwrap_or_else(|| root.name()),
         description: declared.description,
@@ -74,7 +82,8 @@ pub fn open(path: &Path) -> Result<Lab, Error> {
         links: declared.links,
         unmodelled: declared.unmodelled,
     };
-    check_links(&lab, &text)?;
+    let macvlans = declared.macvlans.iter().flat_map(|(lower, upper)| [lower, upper]);
+    check_ends(&lab, &text, lab.links.iter().flat_map(|l| &l.endpoints).chain(macvlans))?;
     Ok(lab)
 }
 
@@ -100,8 +109,12 @@ fn required(path: &Path, name: &str) -> Result<String, Error> {
 }
 
 /// Every endpoint is an interface of a host; the line is that of its text.
-fn check_links(lab: &Lab, text: &str) -> Result<(), Error> {
-    for end in lab.links.iter().flat_map(|l| &l.endpoints) {
+fn check_ends<'e>(
+    lab: &Lab,
+    text: &str,
+    ends: impl Iterator<Item = &'e Endpoint>,
+) -> Result<(), Error> {
+    for end in ends {
         let quoted = format!("\"{end}\"");
         let line = text.lines().position(|l| l.contains(&quoted)).map_or(1, |n| n as u32 + 1);
         let wrong = |what: String| Error::Inconsistent { file: "lab.toml".into(), line, what };

@@ -535,6 +535,7 @@ pub(crate) fn packet(header: &Header) -> Packet {
         tos: number(Field::Tos) as u8,
         length: or(number(Field::Length), 60),
         df: false,
+        fragment: None,
         mark: number(Field::Mark) as u32,
         transport: match number(Field::Protocol) as u8 {
             6 => Transport::Tcp { sport, dport, flags: TcpFlags(number(Field::TcpFlags) as u8) },

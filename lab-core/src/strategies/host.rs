@@ -101,7 +101,10 @@ pub fn nic(host: &mut Host, number: u8, name: &str, kind: InterfaceKind, address
         arp: !loopback,
         kind,
         master: None,
+        link: None,
         port: None,
+        vlans: Vec::new(),
+        standby: false,
         addresses: own,
     });
 }

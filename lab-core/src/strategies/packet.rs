@@ -75,6 +75,7 @@ pub fn packet_of(family: Family) -> impl Strategy<Value = Packet> {
             tos,
             length,
             df,
+            fragment: None,
             mark: 0,
             transport,
             payload: Payload::Data,

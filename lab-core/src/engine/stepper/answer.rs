@@ -77,6 +77,7 @@ impl<'a> Walk<'a, '_> {
         let frame = Frame {
             src: about.destination_mac.unwrap_or(Mac::ZERO),
             dst: about.source_mac.unwrap_or(Mac::ZERO),
+            tags: Vec::new(),
             packet: skb.packet.clone(),
         };
         self.device_out(host, port, frame, skb)
@@ -120,12 +121,15 @@ impl<'a> Walk<'a, '_> {
             false => host.sysctls.number("net.ipv6.fwmark_reflect").is_some_and(|v| v != 0),
         };
         let unspecified = |a: &IpAddr| !a.is_unspecified();
+        let name = |vrf: &'a Interface| vrf.name.as_str();
         let draft = icmp::error(host, packet, kind, src.unwrap_or(packet.dst));
         let flow = Flow {
             dst: packet.src,
             src: src.filter(unspecified),
             iif: "lo",
             oif: None,
+            // In the VRF of the device that has the packet (icmp_route_lookup).
+            vrf: about.leaves_by.as_ref().or(about.device.as_ref()).and_then(|d| host.vrf_of(d)).map(name),
             mark: if reflect { packet.mark } else { 0 },
             tos: draft.tos,
             protocol,

@@ -8,9 +8,10 @@ use super::send::VLAN_TAG;
 use super::skb::{Bridged, Skb};
 use super::{Step, Walk};
 use crate::addr::{Family, Mac};
-use crate::model::{Frame, Hook, HopDirection, Host, Interface, InterfaceKind, Packet, Stage};
+use crate::model::{Frame, Hook, HopDirection, Host, Interface, InterfaceKind, Packet, Stage, VlanTag};
 use crate::semantics::input::{self, Input};
-use crate::semantics::segment::{behind, owns_mac, ports, resolve, Resolved};
+use crate::semantics::segment::{behind_tagged, owns_mac, ports, resolve, Resolved};
+use crate::semantics::vlan;
 
 impl<'a> Walk<'a, '_> {
     /// A frame comes in by a port (`br_handle_frame`).
@@ -24,15 +25,20 @@ impl<'a> Walk<'a, '_> {
         if !bridge.up || port.port.as_ref().is_some_and(|p| !p.forwarding) {
             return self.dropped(&host.name, Stage::LinkDown);
         }
-        if let InterfaceKind::Bridge(settings) = &bridge.kind {
-            if settings.vlan_filtering {
-                self.unknown.push(format!("{}: VLAN filtering of {}", host.name, bridge.name));
+        let filtered = match skb.tags.is_empty() {
+            true => filters(host, bridge, &skb.packet).unwrap_or_else(|| {
+                let what = "whether br_netfilter is loaded, which sysctl.txt does not tell";
+                self.suppose(2, format!("{}: {what}", host.name)) == 1
+            }),
+            // What is tagged is no IP to br_netfilter, unless it is told so.
+            false => {
+                let key = "net.bridge.bridge-nf-filter-vlan-tagged";
+                if host.sysctls.number(key).is_some_and(|on| on != 0) {
+                    self.unknown.push(format!("{}: {key}", host.name));
+                }
+                false
             }
-        }
-        let filtered = filters(host, bridge, &skb.packet).unwrap_or_else(|| {
-            let what = "whether br_netfilter is loaded, which sysctl.txt does not tell";
-            self.suppose(2, format!("{}: {what}", host.name)) == 1
-        });
+        };
         if filtered {
             skb.bridged = Some(Bridged { input: port.name.clone(), output: None, prerouted: true });
             let destination = skb.packet.dst;
@@ -54,8 +60,12 @@ impl<'a> Walk<'a, '_> {
         host: &'a Host,
         bridge: &'a Interface,
         port: &'a Interface,
-        skb: Skb,
+        mut skb: Skb,
     ) -> Step<'a> {
+        match vlan::ingress(bridge, port, std::mem::take(&mut skb.tags)) {
+            Some(tags) => skb.tags = tags,
+            None => return self.dropped(&host.name, Stage::BridgeVlan),
+        }
         let dst = skb.destination_mac.unwrap_or(Mac::ZERO);
         if dst.is_group() {
             let others = ports(host, &bridge.name).filter(|p| p.name != port.name).count();
@@ -72,9 +82,13 @@ impl<'a> Walk<'a, '_> {
         self.bridge_out(host, bridge, Some(port), frame, skb)
     }
 
-    fn bridge_up(&mut self, host: &'a Host, bridge: &'a Interface, skb: Skb) -> Step<'a> {
+    fn bridge_up(&mut self, host: &'a Host, bridge: &'a Interface, mut skb: Skb) -> Step<'a> {
+        match vlan::egress(bridge, bridge, std::mem::take(&mut skb.tags)) {
+            Some(tags) => skb.tags = tags,
+            None => return self.dropped(&host.name, Stage::BridgeVlan),
+        }
         self.hop(&host.name, &bridge.name, HopDirection::In, &skb.packet);
-        Step::Receive(host, bridge, skb)
+        self.taken(host, bridge, skb)
     }
 
     /// A bridged frame whose destination PREROUTING rewrote
@@ -126,11 +140,18 @@ impl<'a> Walk<'a, '_> {
         frame: Frame,
         mut skb: Skb,
     ) -> Step<'a> {
-        let port = match self.port_towards(host, bridge, from, frame.dst) {
+        if from.is_none() {
+            match vlan::ingress(bridge, bridge, std::mem::take(&mut skb.tags)) {
+                Some(tags) => skb.tags = tags,
+                None => return self.dropped(&host.name, Stage::BridgeVlan),
+            }
+        }
+        let port = match self.port_towards(host, bridge, from, frame.dst, &skb.tags) {
             Ok(port) => port,
             Err(stage) => return self.dropped(&host.name, stage),
         };
-        if from.is_some() && skb.bridged.is_some() {
+        skb.tags = vlan::egress(bridge, port, std::mem::take(&mut skb.tags)).unwrap_or_default();
+        if from.is_some() && skb.bridged.is_some() && skb.tags.is_empty() {
             if let Some(bridged) = &mut skb.bridged {
                 bridged.output = Some(port.name.clone());
                 bridged.prerouted = false;
@@ -150,10 +171,11 @@ impl<'a> Walk<'a, '_> {
                 end => return self.stopped(host, skb, end, false),
             }
         }
-        if skb.packet.length > port.mtu.saturating_add(VLAN_TAG) {
+        // A tag is not counted (is_skb_forwardable).
+        if skb.packet.on_wire() > port.mtu.saturating_add(VLAN_TAG) {
             return self.dropped(&host.name, Stage::Mtu);
         }
-        let frame = Frame { packet: skb.packet.clone(), ..frame };
+        let frame = Frame { packet: skb.packet.clone(), tags: skb.tags.clone(), ..frame };
         self.device_out(host, port, frame, skb)
     }
 
@@ -163,8 +185,10 @@ impl<'a> Walk<'a, '_> {
         bridge: &'a Interface,
         from: Option<&'a Interface>,
         mac: Mac,
+        tags: &[VlanTag],
     ) -> Result<&'a Interface, Stage> {
         let lab = self.lab;
+        let egress = |p: &Interface| vlan::egress(bridge, p, tags.to_vec());
         let hairpin = |p: &Interface| p.port.as_ref().is_some_and(|s| s.hairpin);
         let isolated = |p: &Interface| p.port.as_ref().is_some_and(|s| s.isolated);
         let may = |p: &&'a Interface| match from {
@@ -174,7 +198,9 @@ impl<'a> Walk<'a, '_> {
         };
         let own: Vec<&'a Interface> =
             host.interfaces.iter().filter(|i| ports(host, &bridge.name).any(|p| p.name == i.name)).collect();
-        let allowed: Vec<&'a Interface> = own.iter().copied().filter(may).collect();
+        let allowed: Vec<&'a Interface> =
+            own.iter().copied().filter(may).filter(|p| egress(p).is_some()).collect();
+        let there = |p: &'a Interface| behind_tagged(lab, host, p, &egress(p).unwrap_or_default());
         let listed = |local: bool| {
             host.fdb.iter().find(|e| {
                 e.mac == mac && e.master.as_deref() == Some(&bridge.name) && e.fixed == local && !e.local
@@ -190,7 +216,7 @@ impl<'a> Walk<'a, '_> {
         if let Some(entry) = listed(true) {
             return allowed.iter().copied().find(|p| p.name == entry.interface).ok_or(Stage::BridgeNoPort);
         }
-        let leads = |p: &&&'a Interface| behind(lab, host, p).owner(mac).is_some();
+        let leads = |p: &&&'a Interface| there(p).owner(mac).is_some();
         if let Some(port) = allowed.iter().find(leads) {
             let settings = port.port.clone().unwrap_or_default();
             let known = listed(false).is_some_and(|e| e.interface == port.name);
@@ -213,7 +239,7 @@ impl<'a> Walk<'a, '_> {
         }
         // Nobody in the lab has the address: flooded to all, taken by none,
         // unless a port leads out.
-        let out: Vec<_> = allowed.iter().filter(|p| behind(lab, host, p).open).collect();
+        let out: Vec<_> = allowed.iter().filter(|p| there(p).open).collect();
         match (out.is_empty(), allowed.is_empty()) {
             (false, _) => {
                 let what = format!("{}: which port of {} leads to {mac} outside", host.name, bridge.name);
@@ -242,10 +268,12 @@ fn filters(host: &Host, bridge: &Interface, packet: &Packet) -> Option<bool> {
     }
 }
 
-fn frame(skb: &Skb) -> Frame {
+/// The frame of a packet as it came in.
+pub(super) fn frame(skb: &Skb) -> Frame {
     Frame {
         src: skb.source_mac.unwrap_or(Mac::ZERO),
         dst: skb.destination_mac.unwrap_or(Mac::ZERO),
+        tags: skb.tags.clone(),
         packet: skb.packet.clone(),
     }
 }

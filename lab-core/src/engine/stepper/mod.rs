@@ -12,7 +12,9 @@ mod hook;
 mod receive;
 mod send;
 mod skb;
+mod tunnel;
 mod vxlan;
+mod wireguard;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -60,8 +62,12 @@ pub enum Sender {
 pub enum Entry {
     /// A process of this host sends it.
     Send(String, Sender),
+    /// A process of this host sends it by a socket bound to a device.
+    SendBound(String, Sender, String),
     /// A frame arrives at this place.
     Arrive(Place),
+    /// A frame arrives at this place with an 802.1Q tag.
+    ArriveTagged(Place, u16),
 }
 
 /// The most steps a packet may take before it counts as going round for ever:
@@ -92,7 +98,7 @@ struct Walk<'a, 'w> {
     origin: Origin,
     /// Whether this walk is that of an answer, which gets none itself.
     is_answer: bool,
-    /// VXLAN devices that the packet is inside of.
+    /// Tunnel devices that the packet is inside of.
     tunnels: Vec<(String, String)>,
 }
 
@@ -106,8 +112,8 @@ enum Origin {
 /// is changed by this one.
 pub fn walk(lab: &Lab, world: &mut World, choices: &mut Choices, entry: &Entry, packet: &Packet) -> Journey {
     let origin = match entry {
-        Entry::Send(host, _) => Origin::Host(host.clone()),
-        Entry::Arrive(place) => Origin::Place(place.clone()),
+        Entry::Send(host, _) | Entry::SendBound(host, ..) => Origin::Host(host.clone()),
+        Entry::Arrive(place) | Entry::ArriveTagged(place, _) => Origin::Place(place.clone()),
     };
     let mut walk = Walk::new(lab, world, choices, origin, false);
     let outcome = walk.start(entry, packet);
@@ -118,14 +124,17 @@ pub fn walk(lab: &Lab, world: &mut World, choices: &mut Choices, entry: &Entry, 
 /// Takes a probe through a lab.
 pub fn probe(lab: &Lab, world: &mut World, choices: &mut Choices, probe: &Probe) -> Journey {
     let entry = match &probe.how {
-        How::Originate => Entry::Send(probe.at.clone(), Sender::Raw),
-        How::Inject(iface) => Entry::Arrive(Place { host: probe.at.clone(), iface: iface.clone() }),
+        How::Originate(None) => Entry::Send(probe.at.clone(), Sender::Raw),
+        How::Originate(Some(device)) => Entry::SendBound(probe.at.clone(), Sender::Raw, device.clone()),
+        How::Inject(iface, tag) => {
+            let place = Place { host: probe.at.clone(), iface: iface.clone() };
+            match tag {
+                None => Entry::Arrive(place),
+                Some(tag) => Entry::ArriveTagged(place, *tag),
+            }
+        }
     };
-    let mut journey = walk(lab, world, choices, &entry, &probe.packet);
-    if !probe.unmodelled.is_empty() {
-        journey.unknown.push(probe.unmodelled.clone());
-    }
-    journey
+    walk(lab, world, choices, &entry, &probe.packet)
 }
 
 impl<'a, 'w> Walk<'a, 'w> {
@@ -153,19 +162,26 @@ impl<'a, 'w> Walk<'a, 'w> {
 
     fn start(&mut self, entry: &Entry, packet: &Packet) -> Outcome {
         let step = match entry {
-            Entry::Send(host, sender) => match self.lab.hosts.get(host) {
-                Some(host) => self.originate(host, packet.clone(), *sender),
-                None => self.dropped(host, Stage::Unmodelled(format!("no host {host}"))),
-            },
-            Entry::Arrive(place) => {
-                let host = self.lab.hosts.get(&place.host);
-                match host.and_then(|h| h.interface(&place.iface).map(|i| (h, i))) {
-                    Some((host, device)) => self.inject(host, device, packet.clone()),
-                    None => self.dropped(&place.host, Stage::Unmodelled(format!("no interface {place}"))),
-                }
-            }
+            Entry::Send(host, sender) => self.send(host, *sender, None, packet),
+            Entry::SendBound(host, sender, device) => self.send(host, *sender, Some(device), packet),
+            Entry::Arrive(place) => self.put(place, None, packet),
+            Entry::ArriveTagged(place, tag) => self.put(place, Some(*tag), packet),
         };
         self.finish(step)
+    }
+
+    fn send(&mut self, host: &str, sender: Sender, device: Option<&str>, packet: &Packet) -> Step<'a> {
+        match self.lab.host(host) {
+            Some(host) => self.originate(host, packet.clone(), sender, device),
+            None => self.dropped(host, Stage::Unmodelled(format!("no host {host}"))),
+        }
+    }
+
+    fn put(&mut self, place: &Place, tag: Option<u16>, packet: &Packet) -> Step<'a> {
+        match self.lab.host(&place.host).and_then(|h| h.interface(&place.iface).map(|i| (h, i))) {
+            Some((host, device)) => self.inject(host, device, tag, packet.clone()),
+            None => self.dropped(&place.host, Stage::Unmodelled(format!("no interface {place}"))),
+        }
     }
 
     /// Follows a packet to its end.

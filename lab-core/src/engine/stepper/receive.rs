@@ -1,22 +1,31 @@
 //! A frame arrives; the network layer receives, routes and forwards.
 
+use super::bridge::frame;
 use super::hook::{Ends, HookEnd, Reroute};
 use super::send::Way;
 use super::skb::Skb;
 use super::{Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::model::{
-    AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind, NextHop, Outcome,
-    Packet, PacketType, Route, RouteKind, RuleRef, Stage,
+    AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind, MacvlanMode, NextHop,
+    Outcome, Packet, PacketType, Route, RouteKind, RuleRef, Stage, VlanTag,
 };
+use crate::semantics::hooks::tracks;
 use crate::semantics::input::{self, Input};
 use crate::semantics::matches::packet_type;
-use crate::semantics::segment::hidden;
+use crate::semantics::segment::{hidden, uppers};
+use crate::semantics::vlan;
 
 impl<'a> Walk<'a, '_> {
     /// A frame put on the wire towards an interface: to the bridge if it is a
     /// port of one, from the link's other end.
-    pub(super) fn inject(&mut self, host: &'a Host, device: &'a Interface, packet: Packet) -> Step<'a> {
+    pub(super) fn inject(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        tag: Option<u16>,
+        packet: Packet,
+    ) -> Step<'a> {
         let bridge = device.master.as_deref().and_then(|m| host.interface(m));
         let target = match bridge {
             Some(master) if matches!(master.kind, InterfaceKind::Bridge(_)) => master,
@@ -30,6 +39,7 @@ impl<'a> Walk<'a, '_> {
         let frame = Frame {
             src: far_end.or_else(neighbour).unwrap_or(Mac::ZERO),
             dst: target.mac.unwrap_or(Mac::ZERO),
+            tags: tag.map(VlanTag::new).into_iter().collect(),
             packet,
         };
         let skb = Skb::new(frame.packet.clone());
@@ -52,18 +62,54 @@ impl<'a> Walk<'a, '_> {
         skb.source_mac = (frame.src != Mac::ZERO).then_some(frame.src);
         skb.destination_mac = (frame.dst != Mac::ZERO).then_some(frame.dst);
         skb.packet_type = packet_type(skb.destination_mac);
+        skb.tags = frame.tags;
+        self.taken(host, device, skb)
+    }
+
+    /// What a device's frames are for: a VLAN device on it comes first, then
+    /// macvlan devices, then whatever it is a port of, then the host itself.
+    pub(super) fn taken(&mut self, host: &'a Host, device: &'a Interface, mut skb: Skb) -> Step<'a> {
+        let destination = skb.destination_mac.unwrap_or(Mac::ZERO);
+        if let Some(upper) = vlan::device(host, device, &skb.tags) {
+            skb.tags.remove(0);
+            return Step::Arrive(host, upper, frame(&skb), skb);
+        }
+        let above: Vec<_> = uppers(self.lab, host, device).collect();
+        let takes = |upper: &Interface| {
+            let all = matches!(&upper.kind, InterfaceKind::Macvlan(m) if m.mode == MacvlanMode::Passthru);
+            all || upper.mac == Some(destination)
+        };
+        if destination.is_group() && !above.is_empty() {
+            self.unknown.push(format!("{}: a frame to every macvlan on {}", host.name, device.name));
+        }
+        if let Some((other, upper)) = above.into_iter().find(|(_, upper)| takes(upper)) {
+            return Step::Arrive(other, upper, frame(&skb), skb.scrubbed());
+        }
         if let Some(master) = device.master.as_deref().and_then(|m| host.interface(m)) {
             return match &master.kind {
                 InterfaceKind::Bridge(_) => self.bridge_input(host, master, device, skb),
+                InterfaceKind::Bond(_) if device.standby => self.dropped(&host.name, Stage::BondInactive),
+                InterfaceKind::Bond(_) => Step::Arrive(host, master, frame(&skb), skb),
+                InterfaceKind::Vrf(_) => self.for_host(host, device, skb),
                 other => self
                     .dropped(&host.name, Stage::Unmodelled(format!("device {other} over {}", device.name))),
             };
         }
+        self.for_host(host, device, skb)
+    }
+
+    /// A frame that is no other device's.
+    fn for_host(&mut self, host: &'a Host, device: &'a Interface, mut skb: Skb) -> Step<'a> {
         if let InterfaceKind::Other(kind) = &device.kind {
             return self.dropped(&host.name, Stage::Unmodelled(format!("device {} ({kind})", device.name)));
         }
-        let mine = frame.dst == Mac::ZERO || frame.dst.is_group() || device.mac == Some(frame.dst);
-        if !mine {
+        let dst = skb.destination_mac.unwrap_or(Mac::ZERO);
+        let bridge = matches!(device.kind, InterfaceKind::Bridge(_));
+        let mine = bridge || dst == Mac::ZERO || dst.is_group() || device.mac == Some(dst);
+        // A tag that no device takes off makes it somebody else's.
+        let tagged = skb.tags.iter().any(|tag| tag.id != 0);
+        skb.tags.clear();
+        if !mine || tagged {
             let stage = hidden(self.lab, host).map_or(Stage::NotMyMac, Stage::Unmodelled);
             return self.dropped(&host.name, stage);
         }
@@ -76,6 +122,7 @@ impl<'a> Walk<'a, '_> {
             return self.dropped(&host.name, Stage::Martian);
         }
         skb.device = Some(device.name.clone());
+        self.reassemble(host, &mut skb);
         let sabotaged = skb.bridged.as_ref().is_some_and(|b| b.prerouted);
         if !sabotaged {
             let ends = Ends { input: Some(&device.name), ..Ends::default() };
@@ -86,6 +133,17 @@ impl<'a> Walk<'a, '_> {
         }
         if let Some(bridged) = &mut skb.bridged {
             bridged.prerouted = false;
+        }
+        // A VRF's hooks see the packet once more, as its own (vrf_ip_rcv,
+        // drivers/net/vrf.c).
+        let mut device = device;
+        if let Some(vrf) = host.vrf_of(&device.name).filter(|vrf| vrf.name != device.name) {
+            let ends = Ends { input: Some(&vrf.name), ..Ends::default() };
+            match self.hook(host, Hook::Prerouting, ends, &mut skb, &mut kept) {
+                HookEnd::Accept => {}
+                end => return self.stopped(host, skb, end, false),
+            }
+            device = vrf;
         }
         if skb.looped_back {
             return self.deliver(host, device, skb);
@@ -100,6 +158,19 @@ impl<'a> Walk<'a, '_> {
             Input::Refused(kind) => self.refused(host, kind, skb),
             Input::Dropped(stage) => self.dropped(&host.name, stage),
             Input::Unknown(why) => self.dropped(&host.name, Stage::Unmodelled(why)),
+        }
+    }
+
+    /// Connection tracking puts fragments together before anything looks at
+    /// them (`nf_defrag_ipv4`). Without it, rules see each by itself.
+    fn reassemble(&mut self, host: &Host, skb: &mut Skb) {
+        if skb.packet.fragment.is_none() || host.ruleset.tables.is_empty() {
+            return;
+        }
+        if tracks(host) {
+            skb.packet.fragment = None;
+        } else {
+            self.unknown.push(format!("{}: rules that see fragments", host.name));
         }
     }
 
@@ -150,7 +221,7 @@ impl<'a> Walk<'a, '_> {
             return self.answer(host, &skb, AnswerKind::Icmp6(1, 2), by(Stage::MartianSource), false);
         }
         let mtu = route.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);
-        if skb.packet.length > mtu && (skb.packet.df || !v4) {
+        if skb.packet.on_wire() > mtu && (skb.packet.df || !v4) {
             let kind = if v4 { AnswerKind::Icmp(3, 4) } else { AnswerKind::Icmp6(2, 0) };
             return self.answer(host, &skb, kind, by(Stage::Mtu), false);
         }

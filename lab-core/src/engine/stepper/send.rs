@@ -3,17 +3,21 @@
 use std::net::IpAddr;
 
 use super::hook::{Ends, HookEnd, Reroute};
+use super::receive::kept;
 use super::skb::Skb;
 use super::{Sender, Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
 use crate::model::{
-    AddressType, AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind, NextHop,
-    Outcome, Packet, PacketType, Place, Route, RouteKind, Stage,
+    AddressType, AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind, Macvlan,
+    MacvlanMode, NextHop, Outcome, Packet, PacketType, Place, Route, RouteKind, Stage,
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::routing::{lookup, Flow, Lookup};
-use crate::semantics::segment::{beyond, hidden, resolve, Resolved};
+use crate::semantics::conntrack::Info;
+use crate::semantics::segment::{
+    self, beyond, bond_ports, hidden, is_bridged, resolve, uppers, Resolved,
+};
 use crate::semantics::source;
 
 /// Bytes of an 802.1Q tag, which devices allow beyond their MTU.
@@ -30,6 +34,8 @@ pub(super) struct Way<'a> {
     pub broadcast: bool,
     /// Whether the destination is the host's own address.
     pub local: bool,
+    /// The MTU that the route sets, in bytes.
+    pub mtu: Option<u32>,
 }
 
 /// Why a look-up for a packet of the host's own failed.
@@ -62,6 +68,7 @@ impl<'a> Walk<'a, '_> {
             next_hop: hop.gateway.unwrap_or(dst),
             broadcast: route.kind == RouteKind::Broadcast,
             local: false,
+            mtu: route.mtu,
         })
     }
 
@@ -73,7 +80,7 @@ impl<'a> Walk<'a, '_> {
                 let device = host.interface_with(src);
                 let Some(device) = device else { return Err(NoWay::Errno("ENETUNREACH")) };
                 return Ok((
-                    Way { device, next_hop: flow.dst, broadcast: dst.is_broadcast(), local: false },
+                    Way { device, next_hop: flow.dst, broadcast: dst.is_broadcast(), local: false, mtu: None },
                     src,
                 ));
             }
@@ -86,10 +93,13 @@ impl<'a> Walk<'a, '_> {
             Lookup::Refused(_) => Err(NoWay::Errno("EHOSTUNREACH")),
             Lookup::Found(route, hops) => match route.kind {
                 RouteKind::Local | RouteKind::Anycast => {
-                    let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
-                    let Some(device) = loopback else { return Err(NoWay::Errno("ENETUNREACH")) };
+                    // Inside a VRF, its device is the loopback.
+                    let there = hops.first().and_then(|h| h.interface.as_deref());
+                    let vrf = there.and_then(|device| host.vrf_of(device));
+                    let loopback = || host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+                    let Some(device) = vrf.or_else(loopback) else { return Err(NoWay::Errno("ENETUNREACH")) };
                     let src = flow.src.or(route.prefsrc).unwrap_or(flow.dst);
-                    Ok((Way { device, next_hop: flow.dst, broadcast: false, local: true }, src))
+                    Ok((Way { device, next_hop: flow.dst, broadcast: false, local: true, mtu: None }, src))
                 }
                 RouteKind::Multicast => Err(NoWay::Unknown("multicast".into())),
                 _ => {
@@ -113,14 +123,21 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// A process of the host sends a packet.
-    pub(super) fn originate(&mut self, host: &'a Host, packet: Packet, sender: Sender) -> Step<'a> {
+    pub(super) fn originate(
+        &mut self,
+        host: &'a Host,
+        packet: Packet,
+        sender: Sender,
+        device: Option<&str>,
+    ) -> Step<'a> {
         self.note_untold(host, packet.family());
         let socket = sender == Sender::Socket;
         let flow = Flow {
             dst: packet.dst,
             src: (!packet.src.is_unspecified()).then_some(packet.src),
             iif: "lo",
-            oif: None,
+            oif: device,
+            vrf: None,
             mark: packet.mark,
             tos: if socket { packet.tos } else { 0 },
             protocol: Some(if socket { packet.transport.protocol() } else { 255 }),
@@ -176,6 +193,11 @@ impl<'a> Walk<'a, '_> {
     /// OUTPUT and what follows (`__ip_local_out`). The hook keeps the device
     /// of the first look-up even where a rule makes the packet go elsewhere.
     pub(super) fn local_out(&mut self, host: &'a Host, way: Way<'a>, mut skb: Skb) -> Step<'a> {
+        if let Some(vrf) = host.vrf_of(&way.device.name).filter(|vrf| vrf.name != way.device.name) {
+            if let Err(end) = self.vrf_out(host, vrf, way, &mut skb) {
+                return self.stopped(host, skb, end, way.local);
+            }
+        }
         let ends = Ends { output: Some(&way.device.name), ..Ends::default() };
         let mut now = way;
         let mut reroute = |walk: &mut Self, skb: &Skb| match walk.route_again(host, &skb.packet) {
@@ -195,6 +217,32 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
+    /// A VRF's hooks see what the host sends first, as leaving by its device
+    /// and untracked (`vrf_ip_out`, `vrf_nf_set_untracked`).
+    fn vrf_out(
+        &mut self,
+        host: &'a Host,
+        vrf: &'a Interface,
+        way: Way<'a>,
+        skb: &mut Skb,
+    ) -> Result<(), HookEnd> {
+        let fresh = !skb.is_tracked();
+        if fresh {
+            skb.info = Info::Untracked;
+        }
+        let ends = Ends { output: Some(&vrf.name), next_hop: Some(way.next_hop), ..Ends::default() };
+        for hook in [Hook::Output, Hook::Postrouting] {
+            match self.hook(host, hook, ends, skb, &mut kept) {
+                HookEnd::Accept => {}
+                end => return Err(end),
+            }
+        }
+        if fresh {
+            skb.info = Info::Invalid;
+        }
+        Ok(())
+    }
+
     /// `ip_route_me_harder`: the look-up knows addresses, mark and service.
     fn route_again(&mut self, host: &'a Host, packet: &Packet) -> Result<Way<'a>, NoWay> {
         let kind = address_type(host, packet.src, None);
@@ -205,6 +253,7 @@ impl<'a> Walk<'a, '_> {
             src: keep.then_some(packet.src),
             iif: "lo",
             oif: None,
+            vrf: None,
             mark: packet.mark,
             tos: packet.tos,
             protocol: None,
@@ -219,7 +268,8 @@ impl<'a> Walk<'a, '_> {
         if !device.up {
             return self.dropped(&host.name, Stage::LinkDown);
         }
-        if device.kind == InterfaceKind::Loopback {
+        skb.leaves_by = Some(device.name.clone());
+        if matches!(device.kind, InterfaceKind::Loopback | InterfaceKind::Vrf(_)) {
             self.hop(&host.name, &device.name, HopDirection::Out, &skb.packet);
             self.hop(&host.name, &device.name, HopDirection::In, &skb.packet);
             skb.looped_back = true;
@@ -239,15 +289,21 @@ impl<'a> Walk<'a, '_> {
             let why = format!("{}: who answers first for {}", host.name, way.next_hop);
             found = Resolved::Mac(macs[self.suppose(macs.len(), why)]);
         }
-        if skb.packet.length > device.mtu {
-            // Whoever must not fragment was told so before.
-            self.unknown
-                .push(format!("{}: fragments, {} bytes by {}", host.name, skb.packet.length, device.name));
+        if skb.packet.on_wire() > device.mtu {
+            let v4 = skb.packet.family() == Family::Ipv4;
+            if skb.packet.df || !v4 {
+                // Only what did not ask before comes here: a tunnel's own packets.
+                let kind = if v4 { AnswerKind::Icmp(3, 4) } else { AnswerKind::Icmp6(2, 0) };
+                let by = Decision::Stage { host: host.name.clone(), stage: Stage::Mtu };
+                return self.answer(host, &skb, kind, by, false);
+            }
+            skb.packet.fragment = Some(device.mtu);
         }
         match found {
             Resolved::Mac(mac) => {
-                let frame =
-                    Frame { src: device.mac.unwrap_or(Mac::ZERO), dst: mac, packet: skb.packet.clone() };
+                let src = device.mac.unwrap_or(Mac::ZERO);
+                let frame = Frame { src, dst: mac, tags: Vec::new(), packet: skb.packet.clone() };
+                skb.tags.clear();
                 self.device_out(host, device, frame, skb)
             }
             Resolved::Unknown(why) => self.dropped(&host.name, Stage::Unmodelled(why)),
@@ -271,21 +327,79 @@ impl<'a> Walk<'a, '_> {
         &mut self,
         host: &'a Host,
         device: &'a Interface,
-        frame: Frame,
-        skb: Skb,
+        mut frame: Frame,
+        mut skb: Skb,
     ) -> Step<'a> {
         self.hop(&host.name, &device.name, HopDirection::Out, &skb.packet);
         match &device.kind {
             InterfaceKind::Physical | InterfaceKind::Veth | InterfaceKind::Tun => {
                 self.wire(host, device, frame, skb)
             }
-            InterfaceKind::Bridge(_) => self.bridge_out(host, device, None, frame, skb),
+            InterfaceKind::Bridge(_) => {
+                skb.tags = frame.tags.clone();
+                self.bridge_out(host, device, None, frame, skb)
+            }
+            InterfaceKind::Vlan(tag) => {
+                let Some(lower) = device.link.as_deref().and_then(|l| host.interface(l)) else {
+                    let what = format!("the device below {}", device.name);
+                    return self.dropped(&host.name, Stage::Unmodelled(what));
+                };
+                if !lower.up {
+                    return self.dropped(&host.name, Stage::LinkDown);
+                }
+                frame.tags.insert(0, *tag);
+                self.device_out(host, lower, frame, skb)
+            }
+            InterfaceKind::Bond(bond) => {
+                let ports: Vec<_> = bond_ports(host, device, bond).collect();
+                let why = format!("{}: which port of {} it leaves by", host.name, device.name);
+                match ports.get(self.choices.pick(ports.len(), &why)) {
+                    Some(port) => self.device_out(host, port, frame, skb),
+                    None => self.dropped(&host.name, Stage::LinkDown),
+                }
+            }
+            InterfaceKind::Macvlan(macvlan) => self.macvlan_out(host, device, macvlan, frame, skb),
+            InterfaceKind::Tunnel(tunnel) => self.tunnel_out(host, device, tunnel, frame, skb),
+            InterfaceKind::Wireguard(settings) => self.encrypt(host, device, settings, skb),
+            InterfaceKind::Vrf(_) => self.dropped(&host.name, Stage::Silent),
             InterfaceKind::Vxlan(vxlan) => self.encapsulate(host, device, vxlan, frame, skb),
             InterfaceKind::Dummy | InterfaceKind::Loopback => self.dropped(&host.name, Stage::Silent),
             InterfaceKind::Other(kind) => {
                 self.dropped(&host.name, Stage::Unmodelled(format!("device {} ({kind})", device.name)))
             }
         }
+    }
+
+    /// To a sibling, or out of the device below (`macvlan_queue_xmit`,
+    /// `drivers/net/macvlan.c`).
+    fn macvlan_out(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        macvlan: &'a Macvlan,
+        frame: Frame,
+        skb: Skb,
+    ) -> Step<'a> {
+        let Some((below, lower)) = segment::lower(self.lab, macvlan) else {
+            let what = format!("the device below {}", device.name);
+            return self.dropped(&host.name, Stage::Unmodelled(what));
+        };
+        if macvlan.mode == MacvlanMode::Bridge && frame.tags.is_empty() {
+            let sibling = uppers(self.lab, below, lower)
+                .find(|(_, upper)| upper.mac == Some(frame.dst) && is_bridged(upper));
+            if let Some((other, upper)) = sibling {
+                self.hop(&below.name, &lower.name, HopDirection::In, &skb.packet);
+                return Step::Arrive(other, upper, frame, skb.scrubbed());
+            }
+        }
+        if !lower.up {
+            return self.dropped(&below.name, Stage::LinkDown);
+        }
+        if lower.mac == Some(frame.dst) {
+            self.hop(&below.name, &lower.name, HopDirection::Out, &skb.packet);
+            return self.dropped(&below.name, Stage::Macvlan);
+        }
+        self.device_out(below, lower, frame, skb.scrubbed())
     }
 
     /// Along the link to the endpoint that leads to the frame's receiver.
@@ -302,13 +416,17 @@ impl<'a> Walk<'a, '_> {
             .filter(|e| e.host != host.name || e.interface != device.name)
             .filter_map(|e| lab.host(&e.host).and_then(|h| h.interface(&e.interface).map(|i| (h, i))))
             .collect();
+        if uppers(lab, host, device).any(|(_, upper)| upper.mac == Some(frame.dst)) {
+            return self.dropped(&host.name, Stage::Macvlan);
+        }
         let found = if peers.len() <= 1 {
             peers.first().copied()
         } else if frame.dst.is_group() {
             let what = format!("a frame from {}:{} to everybody", host.name, device.name);
             return self.dropped(&host.name, Stage::Unmodelled(what));
         } else {
-            let ends: Vec<_> = peers.iter().map(|(peer, end)| (peer, end, beyond(lab, peer, end))).collect();
+            let ends: Vec<_> = peers.iter().map(|(peer, end)| (peer, end, beyond(lab, peer, end, &frame.tags)))
+                    .collect();
             let owner = ends.iter().find(|(_, _, segment)| segment.owner(frame.dst).is_some());
             // Nobody's in the lab: to where the lab ends.
             let open: Vec<_> = ends.iter().filter(|(_, _, segment)| segment.open).collect();
@@ -331,7 +449,7 @@ impl<'a> Walk<'a, '_> {
         };
         // is_skb_forwardable: a veth takes no more than its own MTU and a tag.
         let whole = end.mtu.saturating_add(VLAN_TAG);
-        if end.kind == InterfaceKind::Veth && skb.packet.length > whole {
+        if end.kind == InterfaceKind::Veth && skb.packet.on_wire() > whole {
             return self.dropped(&peer.name, Stage::Mtu);
         }
         let mut next = skb.scrubbed();

@@ -1,5 +1,5 @@
 use crate::addr::Mac;
-use crate::model::{Packet, PacketType};
+use crate::model::{Packet, PacketType, VlanTag};
 use crate::semantics::conntrack::{Connection, Info};
 
 /// The connection of a packet inside a host.
@@ -36,9 +36,13 @@ pub(super) struct Skb {
     pub bridged: Option<Bridged>,
     pub source_mac: Option<Mac>,
     pub destination_mac: Option<Mac>,
+    /// The VLAN tags of its frame, the outermost first.
+    pub tags: Vec<VlanTag>,
     pub packet_type: PacketType,
     /// The device it came in by (`IP6CB(skb)->iif`); none: it was sent here.
     pub device: Option<String>,
+    /// The device it is about to leave by.
+    pub leaves_by: Option<String>,
     /// Whether its route is one to everybody.
     pub to_all: bool,
     /// Whether it loops back inside the host with its route already known.
@@ -56,8 +60,10 @@ impl Skb {
             bridged: None,
             source_mac: None,
             destination_mac: None,
+            tags: Vec::new(),
             packet_type: PacketType::Unicast,
             device: None,
+            leaves_by: None,
             to_all: false,
             looped_back: false,
         }

@@ -43,6 +43,7 @@ impl<'a> Walk<'a, '_> {
             src: vxlan.local.filter(|a| Family::of(*a) == family),
             iif: "lo",
             oif: vxlan.link.as_deref(),
+            vrf: None,
             mark,
             tos: 0,
             protocol: Some(17),
@@ -62,8 +63,9 @@ impl<'a> Walk<'a, '_> {
             dst: remote,
             ttl: if vxlan.ttl == 0 { default_ttl(host, family) } else { vxlan.ttl },
             tos: 0,
-            length: frame.packet.length + OVERHEAD + header,
+            length: frame.packet.on_wire() + OVERHEAD + header,
             df: false,
+            fragment: None,
             mark,
             transport,
             payload: Payload::Vxlan { vni, frame: Box::new(frame) },
@@ -101,7 +103,8 @@ impl<'a> Walk<'a, '_> {
             }
         }
         let mut defaults: Vec<_> = entries(Mac::ZERO).filter_map(of).collect();
-        defaults.extend(vxlan.remote.map(|r| (r, vxlan.port, vxlan.vni)));
+        let own = vxlan.remote.map(|r| (r, vxlan.port, vxlan.vni));
+        defaults.extend(own.filter(|own| !defaults.contains(own)));
         if defaults.len() > 1 {
             let lab = self.lab;
             let owner = behind(lab, host, device).owner(mac);

@@ -154,6 +154,13 @@ impl<'a> Symbolic<'a> {
         macs: (Mac, Mac),
         flow: Flow,
     ) -> Result<(), Error> {
+        let filters_vlans = matches!(&bridge.kind, InterfaceKind::Bridge(b) if b.vlan_filtering);
+        let flow = match from {
+            None if filters_vlans => {
+                flow.claimless(&[format!("{}: VLAN filtering of {}", host.name, bridge.name)])
+            }
+            _ => flow,
+        };
         let towards = match self.ports_towards(host, bridge, from, macs.1) {
             Ok(ports) => ports,
             Err(stage) => {

@@ -6,7 +6,8 @@ use super::way::{Asked, Routed};
 use crate::addr::{Family, Mac};
 use crate::model::{Hook, HopDirection, Host, Interface, InterfaceKind, PacketType, Place, RouteKind, Stage};
 use crate::semantics::matches::packet_type;
-use crate::semantics::segment::hidden;
+use crate::semantics::segment::{hidden, uppers};
+use crate::semantics::tunnel::taken;
 use crate::semantics::sets::{Arrival, Entry};
 use crate::space::{Error, Field, Ref, Source};
 
@@ -226,6 +227,11 @@ impl<'a> Symbolic<'a> {
         flow.source_mac = (macs.0 != Mac::ZERO).then_some(macs.0);
         flow.destination_mac = (macs.1 != Mac::ZERO).then_some(macs.1);
         flow.packet_type = packet_type(flow.destination_mac);
+        let above = uppers(self.lab, host, device).next();
+        if let Some((_, upper)) = above {
+            let what = format!("device {} ({}) on {}", upper.name, upper.kind, device.name);
+            flow = flow.claimless(&[format!("{}: {what}", host.name)]);
+        }
         if let Some(master) = device.master.as_deref().and_then(|m| host.interface(m)) {
             return match &master.kind {
                 InterfaceKind::Bridge(_) => self.bridge_input(host, master, device, flow),
@@ -376,12 +382,37 @@ impl<'a> Symbolic<'a> {
         for (flow, _) in self.hook(host, Hook::Input, ends, flow, None)? {
             if flow.inside.is_empty() {
                 let at = Place { host: host.name.clone(), iface: device.name.clone() };
-                self.end(flow, Ending::Delivered(at));
+                let (for_tunnels, others) = self.for_tunnels(host, flow)?;
+                for flow in for_tunnels {
+                    let what = format!("{}: a packet for a tunnel that none sent", host.name);
+                    self.end(flow.claimless(&[what]), Ending::Delivered(at.clone()));
+                }
+                for flow in others {
+                    self.end(flow, Ending::Delivered(at.clone()));
+                }
             } else {
                 self.decapsulate(host, flow);
             }
         }
         Ok(())
+    }
+
+    /// Packets that a host's tunnels take, and the others.
+    fn for_tunnels(&mut self, host: &Host, flow: Flow) -> Result<(Vec<Flow>, Vec<Flow>), Error> {
+        let Some(family) = flow.family(&self.sets.store) else { return Ok((Vec::new(), vec![flow])) };
+        let mut set = Ref::NONE;
+        for (from, to, number) in taken(host, family) {
+            let store = &mut self.sets.store;
+            let mut one = store.value(Field::Protocol, number.into())?;
+            for (field, address) in [(Field::Dst, to), (Field::Src, from)] {
+                if let Some(address) = address {
+                    let end = store.is_address(field, address)?;
+                    one = store.guard(end, one)?;
+                }
+            }
+            set = store.or_else(set, one)?;
+        }
+        self.divide(flow, set)
     }
 
     /// The set of every packet header.

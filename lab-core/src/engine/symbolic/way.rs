@@ -317,6 +317,11 @@ impl<'a> Symbolic<'a> {
 
     /// OUTPUT and what follows (`__ip_local_out`).
     pub(super) fn local_out(&mut self, host: &'a Host, way: Way<'a>, flow: Flow) -> Result<(), Error> {
+        if host.vrf_of(&way.device.name).is_some() {
+            let what = format!("device vrf over {}", way.device.name);
+            self.dropped(flow, &host.name, Stage::Unmodelled(what));
+            return Ok(());
+        }
         let ends = HookEnds { input: None, output: Some(&way.device.name) };
         for (flow, now) in self.hook(host, Hook::Output, ends, flow, Some(way))? {
             self.postrouting(host, None, now.unwrap_or(way), flow)?;
@@ -418,6 +423,7 @@ impl<'a> Symbolic<'a> {
                 tos: 0,
                 length: 28,
                 df: false,
+                fragment: None,
                 mark: 0,
                 transport: Transport::Other(0),
                 payload: Payload::Data,
@@ -458,7 +464,13 @@ impl<'a> Symbolic<'a> {
             InterfaceKind::Bridge(_) => self.bridge_out(host, device, None, macs, flow)?,
             InterfaceKind::Vxlan(vxlan) => self.encapsulate(host, device, vxlan, macs, flow)?,
             InterfaceKind::Dummy | InterfaceKind::Loopback => self.dropped(flow, &host.name, Stage::Silent),
-            InterfaceKind::Other(kind) => {
+            kind @ (InterfaceKind::Vlan(_)
+            | InterfaceKind::Bond(_)
+            | InterfaceKind::Macvlan(_)
+            | InterfaceKind::Vrf(_)
+            | InterfaceKind::Tunnel(_)
+            | InterfaceKind::Wireguard(_)
+            | InterfaceKind::Other(_)) => {
                 let what = format!("device {} ({kind})", device.name);
                 self.dropped(flow, &host.name, Stage::Unmodelled(what));
             }
@@ -489,7 +501,7 @@ impl<'a> Symbolic<'a> {
             return self.dropped(flow, &host.name, Stage::Unmodelled(what));
         } else {
             let ends: Vec<_> =
-                peers.iter().map(|(peer, end)| (*peer, *end, beyond(lab, peer, end))).collect();
+                peers.iter().map(|(peer, end)| (*peer, *end, beyond(lab, peer, end, &[]))).collect();
             match ends.iter().find(|(_, _, segment)| segment.owner(macs.1).is_some()) {
                 Some((peer, end, _)) => found.push((peer, end)),
                 None => {

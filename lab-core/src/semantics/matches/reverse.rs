@@ -16,6 +16,7 @@ pub fn holds(at: &Context, loose: bool, valid_mark: bool, accept_local: bool) ->
         src: Some(packet.dst),
         iif: "lo",
         oif: if loose || packet.src.is_ipv4() { None } else { Some(input) },
+        vrf: None,
         mark: if valid_mark { packet.mark } else { 0 },
         tos: packet.tos,
         protocol: Some(packet.transport.protocol()),

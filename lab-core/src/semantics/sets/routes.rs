@@ -107,7 +107,8 @@ impl Sets {
                 continue;
             }
             let action = match &rule.action {
-                PolicyAction::Nop => next,
+                // Packets of a VRF are not spoken of, and others pass it over.
+                PolicyAction::Nop | PolicyAction::LookupVrf => next,
                 PolicyAction::Goto(target) => {
                     let found = (index + 1..rules.len()).find(|i| rules[*i].priority >= *target);
                     found.map_or(Ref::NONE, |i| after[i])

@@ -85,7 +85,10 @@ impl Build {
             arp: kind != InterfaceKind::Loopback,
             kind,
             master: None,
+            link: None,
             port: None,
+            vlans: Vec::new(),
+            standby: false,
             addresses: Vec::new(),
         };
         for text in addresses {
@@ -243,6 +246,7 @@ fn packet(src: &str, dst: &str, transport: Transport) -> Packet {
         tos: 0,
         length: 60,
         df: true,
+        fragment: None,
         mark: 0,
         transport,
         payload: Payload::Data,

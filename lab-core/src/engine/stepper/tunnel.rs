@@ -1,0 +1,141 @@
+//! GRE, IPIP, SIT and ip6tnl: into the tunnel and out of it
+//! (`net/ipv4/ip_tunnel.c`).
+
+use super::send::NoWay;
+use super::skb::Skb;
+use super::{Step, Walk};
+use crate::addr::{Family, Mac};
+use crate::engine::journey::Event;
+use crate::model::{
+    AnswerKind, Decision, Frame, Host, Interface, InterfaceKind, Packet, Payload, Stage, Transport, Tunnel,
+    TunnelKind,
+};
+use crate::semantics::routing::Flow;
+use crate::semantics::tunnel::{protocol, too_big};
+
+impl<'a> Walk<'a, '_> {
+    /// Wraps a packet, or a frame, and sends the outer packet, which is one of
+    /// the host's own. The mark stays.
+    pub(super) fn tunnel_out(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        tunnel: &'a Tunnel,
+        frame: Frame,
+        skb: Skb,
+    ) -> Step<'a> {
+        let name = (host.name.clone(), device.name.clone());
+        if self.tunnels.contains(&name) {
+            return self.dropped(&host.name, Stage::TunnelLoop);
+        }
+        let inner = skb.packet.family();
+        if tunnel.inside.is_some_and(|only| only != inner) && !tunnel.kind.is_ethernet() {
+            return self.dropped(&host.name, Stage::Silent);
+        }
+        let Some(remote) = tunnel.remote else {
+            let what = format!("where {} without a remote sends to", device.name);
+            return self.dropped(&host.name, Stage::Unmodelled(what));
+        };
+        let number = protocol(tunnel, inner);
+        let flow = Flow {
+            dst: remote,
+            src: tunnel.local,
+            iif: "lo",
+            oif: tunnel.link.as_deref(),
+            vrf: None,
+            mark: 0,
+            tos: 0,
+            protocol: Some(number),
+            ports: None,
+        };
+        let (way, src) = match self.route_out(host, &flow) {
+            Ok(found) => found,
+            Err(NoWay::Errno(_)) => return self.dropped(&host.name, Stage::NoRoute),
+            Err(NoWay::Unknown(why)) => return self.dropped(&host.name, Stage::Unmodelled(why)),
+        };
+        if way.device.name == device.name {
+            return self.dropped(&host.name, Stage::TunnelLoop);
+        }
+        let outer_v4 = tunnel.kind.outer() == Family::Ipv4;
+        let df = outer_v4 && (tunnel.df || (inner == Family::Ipv4 && skb.packet.df && !tunnel.ignore_df));
+        let below = way.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);
+        let room = match df || !outer_v4 {
+            true => below.saturating_sub(tunnel.overhead()),
+            false => device.mtu,
+        };
+        if let Some(kind) = too_big(tunnel, &skb.packet, room) {
+            let by = Decision::Stage { host: host.name.clone(), stage: Stage::Mtu };
+            return self.answer(host, &skb, kind, by, false);
+        }
+        let outer = Packet {
+            src,
+            dst: remote,
+            ttl: if tunnel.ttl == 0 { skb.packet.ttl } else { tunnel.ttl },
+            tos: 0,
+            length: skb.packet.on_wire() + tunnel.overhead(),
+            df,
+            fragment: None,
+            mark: skb.packet.mark,
+            transport: Transport::Other(number),
+            payload: match tunnel.kind.is_ethernet() {
+                true => Payload::Ethernet { key: tunnel.key_out, frame: Box::new(frame) },
+                false => Payload::Tunnelled { key: tunnel.key_out, packet: Box::new(skb.packet) },
+            },
+        };
+        self.tunnels.push(name);
+        self.events.push(Event::Encapsulated {
+            host: host.name.clone(),
+            device: device.name.clone(),
+            outer: Box::new(outer.clone()),
+        });
+        self.local_out(host, way, Skb::new(outer))
+    }
+
+    /// Takes the packet out again at the tunnel that has these ends.
+    pub(super) fn unwrap(&mut self, host: &'a Host, skb: Skb) -> Step<'a> {
+        let outer = &skb.packet;
+        let (key, ethernet, inner) = match &outer.payload {
+            Payload::Tunnelled { key, packet } => (*key, false, packet.family()),
+            Payload::Ethernet { key, frame } => (*key, true, frame.packet.family()),
+            _ => return self.dropped(&host.name, Stage::TunnelUnknown),
+        };
+        let number = outer.transport.protocol();
+        let speaks = |t: &Tunnel| {
+            let kind = t.kind;
+            kind.outer() == outer.family() && kind.is_ethernet() == ethernet && kind.is_gre() == (number == 47)
+        };
+        let takes = |t: &Tunnel| {
+            t.key_in == key
+                && (t.kind != TunnelKind::Ipip || inner == Family::Ipv4)
+                && (t.kind != TunnelKind::Sit || t.inside.is_none_or(|only| only == inner))
+                && t.local.is_none_or(|local| local == outer.dst)
+                && t.remote.is_none_or(|remote| remote == outer.src)
+        };
+        // Both ends given come first, then the remote one, then the local.
+        let rank = |t: &Tunnel| (t.remote.is_some(), t.local.is_some());
+        let own = host.interfaces.iter().filter_map(|i| match &i.kind {
+            InterfaceKind::Tunnel(tunnel) if speaks(tunnel) => Some((i, tunnel)),
+            _ => None,
+        });
+        let found = own.filter(|(i, t)| i.up && takes(t)).max_by_key(|(_, t)| rank(t));
+        let Some((device, _)) = found else {
+            let v4 = outer.family() == Family::Ipv4;
+            let kind = if v4 { AnswerKind::Icmp(3, 3) } else { AnswerKind::Icmp6(1, 4) };
+            let by = Decision::Stage { host: host.name.clone(), stage: Stage::TunnelUnknown };
+            return self.answer(host, &skb, kind, by, true);
+        };
+        self.tunnels.pop();
+        self.events.push(Event::Decapsulated { host: host.name.clone(), device: device.name.clone() });
+        let mark = skb.packet.mark;
+        let mut frame = match skb.packet.payload {
+            Payload::Ethernet { frame, .. } => *frame,
+            Payload::Tunnelled { packet, .. } => {
+                Frame { src: Mac::ZERO, dst: Mac::ZERO, tags: Vec::new(), packet: *packet }
+            }
+            _ => return self.dropped(&host.name, Stage::TunnelUnknown),
+        };
+        frame.packet.mark = mark;
+        let skb = Skb::new(frame.packet.clone());
+        Step::Arrive(host, device, frame, skb)
+    }
+}
