@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::chain::{ChainLeaves, Compiler, End, Leaf, RuleId, TableChains};
+use super::chain::{ChainLeaves, Leaf, RuleId, TableChains};
+use super::compile::Compiler;
 use super::flow::{Ending, Flow, Passed};
 use crate::addr::Family;
 use crate::model::{
@@ -452,21 +453,6 @@ fn decides(rule: &Rule) -> bool {
             )
         )
     })
-}
-
-impl Compiler<'_, '_> {
-    /// A base chain's diagram where who accepts is not told, so that packets
-    /// that fare alike stay together.
-    ///
-    /// # Errors
-    /// If the store's budget is used up.
-    pub fn verdicts(&mut self, whole: Ref) -> Result<Ref, Error> {
-        let Compiler { sets, leaves, .. } = self;
-        sets.store.map_leaves(whole, &mut |leaf| match leaves.value(leaf).cloned() {
-            Some(found) if found.end == End::Accept => leaves.leaf(Leaf { rule: None, ..found }),
-            _ => Ref::leaf(leaf),
-        })
-    }
 }
 
 /// An address from the bits of an address field.
