@@ -18,8 +18,10 @@ mod effects;
 mod engine;
 mod flow;
 mod hook;
+mod nat;
 mod table;
 mod target;
+mod track;
 mod walk;
 mod way;
 
