@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use super::routing::{lookup, lookup_table, Flow, Lookup};
 use crate::model::{AddressType, Host, RouteKind, RouteTable};
 
-fn of_kind(kind: RouteKind) -> AddressType {
+/// The type of what a route of some kind leads to.
+pub(super) fn of_kind(kind: RouteKind) -> AddressType {
     match kind {
         RouteKind::Unicast => AddressType::Unicast,
         RouteKind::Local => AddressType::Local,
