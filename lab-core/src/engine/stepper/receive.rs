@@ -11,27 +11,14 @@ use crate::model::{
 };
 use crate::semantics::input::{self, Input};
 use crate::semantics::matches::packet_type;
-use crate::semantics::segment::hidden;
+use crate::semantics::segment::{hidden, macs_towards};
 
 impl<'a> Walk<'a, '_> {
     /// A frame put on the wire towards an interface: to the bridge if it is a
     /// port of one, from the link's other end.
     pub(super) fn inject(&mut self, host: &'a Host, device: &'a Interface, packet: Packet) -> Step<'a> {
-        let bridge = device.master.as_deref().and_then(|m| host.interface(m));
-        let target = match bridge {
-            Some(master) if matches!(master.kind, InterfaceKind::Bridge(_)) => master,
-            _ => device,
-        };
-        let far_end = self
-            .lab
-            .peers(&host.name, &device.name)
-            .find_map(|e| self.lab.hosts.get(&e.host)?.interface(&e.interface)?.mac);
-        let neighbour = || host.neighbours.iter().find(|n| n.interface == target.name).and_then(|n| n.mac);
-        let frame = Frame {
-            src: far_end.or_else(neighbour).unwrap_or(Mac::ZERO),
-            dst: target.mac.unwrap_or(Mac::ZERO),
-            packet,
-        };
+        let (src, dst) = macs_towards(self.lab, host, device);
+        let frame = Frame { src, dst, packet };
         let skb = Skb::new(frame.packet.clone());
         Step::Arrive(host, device, frame, skb)
     }
