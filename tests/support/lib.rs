@@ -300,7 +300,7 @@ pub fn agrees(flowed: &Flowed, outcome: &Outcome, sent: &Header) -> Result<(), S
             let unanswered = match (stage(by), stage(theirs)) {
                 (
                     Some((a, Stage::HostUnreachable)),
-                    Some((b, Stage::NeighbourFailed | Stage::AnswerLost)),
+                    Some((b, Stage::NeighbourFailed | Stage::AnswerLost | Stage::NoRoute)),
                 ) => a == b,
                 _ => false,
             };

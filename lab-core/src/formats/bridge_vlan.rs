@@ -59,7 +59,8 @@ pub fn print<'a>(devices: impl IntoIterator<Item = (&'a str, &'a [BridgeVlan])>)
 mod tests {
     use super::*;
 
-    const TEXT: &str = "[{\"ifname\":\"br0\",\"vlans\":[{\"vlan\":1,\"flags\":[\"PVID\",\"Egress Untagged\"]}]},\n\
+    const TEXT: &str =
+        "[{\"ifname\":\"br0\",\"vlans\":[{\"vlan\":1,\"flags\":[\"PVID\",\"Egress Untagged\"]}]},\n\
         {\"ifname\":\"tap0\",\"vlans\":[{\"vlan\":30},{\"vlan\":200,\"flags\":[\"PVID\"]}]}]\n";
 
     #[test]
@@ -68,7 +69,8 @@ mod tests {
         assert_eq!(devices["tap0"][0], BridgeVlan { id: 30, pvid: false, untagged: false });
         assert_eq!(devices["tap0"][1], BridgeVlan { id: 200, pvid: true, untagged: false });
         assert_eq!(print(devices.iter().map(|(name, vlans)| (name.as_str(), vlans.as_slice()))), TEXT);
-        let range = parse("f", r#"[{"ifname":"p","vlans":[{"vlan":2,"vlanEnd":4}]},{"ifname":"q"}]"#).unwrap();
+        let range =
+            parse("f", r#"[{"ifname":"p","vlans":[{"vlan":2,"vlanEnd":4}]},{"ifname":"q"}]"#).unwrap();
         assert_eq!(range["p"].iter().map(|v| v.id).collect::<Vec<_>>(), [2, 3, 4]);
         assert!(range["q"].is_empty());
     }

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FdbEntry, Interface, InterfaceKind, Ipset, Neighbour, Origin, PolicyRule, Route, Ruleset, Sysctls};
+use super::{
+    FdbEntry, Interface, InterfaceKind, Ipset, Neighbour, Origin, PolicyRule, Route, Ruleset, Sysctls,
+};
 
 /// What sort of thing a host is; for people and drawings only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

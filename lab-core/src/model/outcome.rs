@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Origin, Owner, Packet, TableFamily, Text};
+use super::{Backend, Chain, Host, Origin, Owner, Packet, Table, TableFamily, Text};
 
 /// An interface of a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,6 +43,26 @@ pub struct RuleRef {
     pub owner: Owner,
     /// Where it was read.
     pub origin: Origin,
+}
+
+impl RuleRef {
+    /// A rule by its number from 1, or the policy, of a chain that a base chain
+    /// ran.
+    pub fn of(host: &Host, table: &Table, base: &Chain, chain: &Chain, rule: Option<usize>) -> Self {
+        let read = rule.and_then(|number| chain.rules.get(number.checked_sub(1)?));
+        RuleRef {
+            host: host.name.clone(),
+            backend: table.backend,
+            family: table.family,
+            table: table.name.clone(),
+            base: base.name.clone(),
+            chain: chain.name.clone(),
+            rule,
+            text: read.map(|r| r.text.clone()).unwrap_or_default(),
+            owner: read.map_or_else(|| Owner::of_chain(&table.name, &chain.name), |r| r.owner),
+            origin: read.map_or_else(|| chain.origin.clone(), |r| r.origin.clone()),
+        }
+    }
 }
 
 /// A place in the kernel, other than a rule, that ends a packet's way. The

@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use super::routing::{lookup, lookup_table, Flow, Lookup};
 use crate::model::{AddressType, Host, RouteKind, RouteTable};
 
-fn of_kind(kind: RouteKind) -> AddressType {
+/// The type of what a route of some kind leads to.
+pub(super) fn of_kind(kind: RouteKind) -> AddressType {
     match kind {
         RouteKind::Unicast => AddressType::Unicast,
         RouteKind::Local => AddressType::Local,
@@ -27,8 +28,17 @@ fn of_kind(kind: RouteKind) -> AddressType {
 
 /// The type of an address. `device` limits the look-up to one interface.
 pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> AddressType {
-    let flow =
-        Flow { dst: address, src: None, iif: "lo", oif: None, vrf: None, mark: 0, tos: 0, protocol: None, ports: None };
+    let flow = Flow {
+        dst: address,
+        src: None,
+        iif: "lo",
+        oif: None,
+        vrf: None,
+        mark: 0,
+        tos: 0,
+        protocol: None,
+        ports: None,
+    };
     match address {
         IpAddr::V4(v4) => {
             if v4.octets()[0] == 0 || v4.is_broadcast() {

@@ -52,9 +52,11 @@ pub fn tracks(host: &Host) -> bool {
         let apart = |c: char| !c.is_ascii_alphanumeric() && c != '_';
         rule.text.split(apart).any(word)
     };
-    host.ruleset.tables.iter().flat_map(|t| &t.chains).any(|chain| {
-        chain.base.is_some_and(|b| b.kind == ChainKind::Nat) || chain.rules.iter().any(asks)
-    })
+    host.ruleset
+        .tables
+        .iter()
+        .flat_map(|t| &t.chains)
+        .any(|chain| chain.base.is_some_and(|b| b.kind == ChainKind::Nat) || chain.rules.iter().any(asks))
 }
 
 /// What runs at a hook of a host for a family, in order. Of equal priorities

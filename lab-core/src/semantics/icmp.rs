@@ -59,6 +59,17 @@ pub fn error(host: &Host, about: &Packet, kind: AnswerKind, src: IpAddr) -> Pack
     }
 }
 
+/// The answer to a bridged packet for which a tunnel has too little room, if
+/// it gets one (`iptunnel_pmtud_check_icmp`, `iptunnel_pmtud_check_icmpv6`).
+pub fn too_big_for_tunnel(packet: &Packet, room: u32) -> Option<AnswerKind> {
+    let plain = |a: IpAddr| !a.is_multicast() && !a.is_unspecified() && !a.is_loopback();
+    let told = plain(packet.src) && plain(packet.dst) && !packet.transport.is_icmp_error();
+    match packet.family() {
+        Family::Ipv4 => (told && packet.df && room >= 576).then_some(AnswerKind::Icmp(3, 4)),
+        Family::Ipv6 => (told && room >= 1280).then_some(AnswerKind::Icmp6(2, 0)),
+    }
+}
+
 /// The TCP reset that answers a packet (`nf_send_reset`,
 /// `net/ipv4/netfilter/nf_reject_ipv4.c`).
 pub fn reset(host: &Host, about: &Packet) -> Packet {

@@ -8,6 +8,7 @@
 //! manual pages.
 
 pub mod addrtype;
+pub mod br_netfilter;
 pub mod conntrack;
 pub mod context;
 pub mod header;

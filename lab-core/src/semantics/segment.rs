@@ -295,9 +295,7 @@ fn vtep_peers<'a>(
 fn tunnel_peers<'a>(lab: &'a Lab, host: &'a Host, tunnel: &Tunnel) -> Vec<(&'a Host, &'a Interface)> {
     let Some(remote) = tunnel.remote else { return Vec::new() };
     let peers = lab.all_hosts().filter(|h| h.name != host.name && h.interface_with(remote).is_some());
-    let same = |i: &&Interface| {
-        matches!(&i.kind, InterfaceKind::Tunnel(t) if t.kind == tunnel.kind && t.key_in == tunnel.key_out)
-    };
+    let same = |i: &&Interface| matches!(&i.kind, InterfaceKind::Tunnel(t) if t.kind == tunnel.kind && t.key_in == tunnel.key_out);
     peers.flat_map(|peer| peer.interfaces.iter().filter(same).map(move |i| (peer, i))).collect()
 }
 
@@ -311,6 +309,22 @@ pub fn owns_mac(host: &Host, device: &Interface, mac: Mac) -> bool {
                 .interfaces
                 .iter()
                 .any(|i| i.master.as_deref() == Some(&device.name) && i.mac == Some(mac)))
+}
+
+/// The addresses, from and to, of a frame that is put on the wire towards an
+/// interface: from the link's other end or a neighbour; to the interface, or to
+/// the bridge that it is a port of.
+pub fn macs_towards(lab: &Lab, host: &Host, device: &Interface) -> (Mac, Mac) {
+    let bridge = device.master.as_deref().and_then(|m| host.interface(m));
+    let target = match bridge {
+        Some(master) if matches!(master.kind, InterfaceKind::Bridge(_)) => master,
+        _ => device,
+    };
+    let far_end = lab
+        .peers(&host.name, &device.name)
+        .find_map(|e| lab.hosts.get(&e.host)?.interface(&e.interface)?.mac);
+    let neighbour = || host.neighbours.iter().find(|n| n.interface == target.name).and_then(|n| n.mac);
+    (far_end.or_else(neighbour).unwrap_or(Mac::ZERO), target.mac.unwrap_or(Mac::ZERO))
 }
 
 /// Kinds of device that have no Ethernet address of their own on a segment.

@@ -2,8 +2,8 @@
 
 use crate::addr::Family;
 use crate::formats::{
-    address, bridge_vlan, fdb, ipset, iptables, link, neighbour, nft_json, route, rule, sysctl,
-    wireguard, ErrorKind,
+    address, bridge_vlan, fdb, ipset, iptables, link, neighbour, nft_json, route, rule, sysctl, wireguard,
+    ErrorKind,
 };
 use crate::model::{
     Backend, Chain, Endpoint, Host, Interface, InterfaceKind, Origin, Part, Policy, Table, TableFamily,
@@ -70,7 +70,8 @@ fn devices(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         Some(text) => {
             let file = folder.shown("addr.json");
             for (name, addresses) in address::parse(&file, &text)? {
-                if host.unknown.contains(&Part::Links) || (addresses.is_empty() && host.interface(&name).is_none())
+                if host.unknown.contains(&Part::Links)
+                    || (addresses.is_empty() && host.interface(&name).is_none())
                 {
                     continue;
                 }

@@ -109,11 +109,7 @@ fn required(path: &Path, name: &str) -> Result<String, Error> {
 }
 
 /// Every endpoint is an interface of a host; the line is that of its text.
-fn check_ends<'e>(
-    lab: &Lab,
-    text: &str,
-    ends: impl Iterator<Item = &'e Endpoint>,
-) -> Result<(), Error> {
+fn check_ends<'e>(lab: &Lab, text: &str, ends: impl Iterator<Item = &'e Endpoint>) -> Result<(), Error> {
     for end in ends {
         let quoted = format!("\"{end}\"");
         let line = text.lines().position(|l| l.contains(&quoted)).map_or(1, |n| n as u32 + 1);

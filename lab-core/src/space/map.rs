@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use super::operate::Step;
 use super::store::{Cursor, Test};
 use super::{is_oracle, Error, Field, Ref, Store, WORDS};
 
@@ -194,13 +195,13 @@ impl Store {
     }
 
     /// A step of fewer bits than both sides agree on.
-    fn cut(&self, a: Cursor, b: Cursor, position: u32, len: u32, pattern: u32) -> super::store::Step {
+    fn cut(&self, a: Cursor, b: Cursor, position: u32, len: u32, pattern: u32) -> Step {
         let side = |c: Cursor| match self.test(c) {
             Some(test) if test.position == position => (self.pass(c, len), test.els.into()),
             _ => (c, c),
         };
         let ((a_then, a_els), (b_then, b_els)) = (side(a), side(b));
-        super::store::Step { position, len, pattern, then: (a_then, b_then), els: (a_els, b_els) }
+        Step { position, len, pattern, then: (a_then, b_then), els: (a_els, b_els) }
     }
 
     /// A diagram with fields fixed and in other places.

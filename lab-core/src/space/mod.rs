@@ -22,6 +22,8 @@ mod editor;
 mod field;
 mod map;
 mod names;
+mod operate;
+mod sequence;
 mod set;
 mod spans;
 mod store;
@@ -36,8 +38,9 @@ pub use editor::Segments;
 pub use field::{ct, is_oracle, oracle, Field, Header, WORDS};
 pub use map::{Mapping, Source};
 pub use names::Names;
+pub use sequence::OPEN;
 pub use set::{header, PacketSet, Space};
-pub use store::{Ref, Store, OPEN};
+pub use store::{Ref, Store};
 
 /// Why an operation on packet sets did not end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

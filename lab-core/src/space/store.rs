@@ -15,7 +15,7 @@
 //! O(n·m) steps, and in practice those parts in which both differ from a
 //! constant; each step is a look-up in a bounded cache.
 
-use super::{Error, Field, Header};
+use super::{Error, Header};
 
 /// A reference to a diagram: a leaf, or a node of a [`Store`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -144,20 +144,8 @@ pub(super) struct Test {
 /// passed of either (0: empty), and the result.
 type Cached = [u32; 4];
 
-/// Set in the leaves after which [`Store::sequence`] goes on.
-pub const OPEN: u32 = 1 << 30;
-
-/// What comes of a diagram after an open leaf.
-pub type Then<'t> = &'t mut dyn FnMut(&mut Store, u32, Ref) -> Result<Ref, Error>;
-
-/// Where a run of bits (place, length, pattern) is as wanted after a change;
-/// none: it is as before.
-pub type Changes<'c> = &'c mut dyn FnMut(&mut Store, u32, u32, u32) -> Result<Option<Ref>, Error>;
-
-type Changed = std::collections::HashMap<Ref, Ref, rustc_hash::FxBuildHasher>;
-
 /// The most nodes below one another that an operation follows.
-const DEPTH: u32 = 4000;
+pub(super) const DEPTH: u32 = 4000;
 
 /// A store of shared nodes.
 #[derive(Clone)]
@@ -181,56 +169,6 @@ impl std::fmt::Debug for Store {
 impl Default for Store {
     fn default() -> Self {
         Store::new(Store::BUDGET)
-    }
-}
-
-/// A binary operation: its code in the cache, and what it is where no bit is
-/// left to look at, or already clear.
-pub(super) trait Operation {
-    /// Which operation it is, from 1; each has its own code.
-    const CODE: u32;
-    /// The result, where it is clear.
-    fn end(a: Ref, b: Ref) -> Option<Ref>;
-}
-
-/// `a`, and `b` where `a` says nothing: first match wins; union of sets.
-pub(super) struct OrElse;
-/// `b` where `a` holds: intersection of sets.
-pub(super) struct Guard;
-/// `a` where `b` does not hold: difference of sets.
-pub(super) struct Without;
-
-impl Operation for OrElse {
-    const CODE: u32 = 1;
-    fn end(a: Ref, b: Ref) -> Option<Ref> {
-        match () {
-            () if a.is_none() => Some(b),
-            () if a.value().is_some() || b.is_none() || a == b => Some(a),
-            () => None,
-        }
-    }
-}
-
-impl Operation for Guard {
-    const CODE: u32 = 2;
-    fn end(a: Ref, b: Ref) -> Option<Ref> {
-        match () {
-            () if a.is_none() || b.is_none() => Some(Ref::NONE),
-            () if a.value().is_some() => Some(b),
-            () => None,
-        }
-    }
-}
-
-impl Operation for Without {
-    const CODE: u32 = 3;
-    fn end(a: Ref, b: Ref) -> Option<Ref> {
-        match () {
-            () if a.is_none() || a == b => Some(Ref::NONE),
-            () if b.is_none() => Some(a),
-            () if b.value().is_some() => Some(Ref::NONE),
-            () => None,
-        }
     }
 }
 
@@ -267,10 +205,12 @@ impl Store {
         self.nodes.is_empty()
     }
 
+    #[inline]
     pub(super) fn node(&self, at: Ref) -> Option<Node> {
         self.nodes.get(at.0 as usize).map(|p| p.node())
     }
 
+    #[inline]
     pub(super) fn test(&self, cursor: Cursor) -> Option<Test> {
         let node = self.node(cursor.at)?;
         let len = node.len - cursor.passed;
@@ -279,6 +219,7 @@ impl Store {
     }
 
     /// The cursor once `bits` more are as wanted.
+    #[inline]
     pub(super) fn pass(&self, cursor: Cursor, bits: u32) -> Cursor {
         match self.node(cursor.at) {
             Some(node) if cursor.passed + bits == node.len => node.then.into(),
@@ -287,6 +228,7 @@ impl Store {
     }
 
     /// A diagram of its own for a cursor.
+    #[inline]
     pub(super) fn settle(&mut self, cursor: Cursor) -> Result<Ref, Error> {
         if cursor.passed == 0 {
             return Ok(cursor.at);
@@ -430,6 +372,7 @@ impl Store {
         }
     }
 
+    #[inline]
     fn cache_slot(&self, a: u32, b: u32, what: u32) -> usize {
         let key = u64::from(a) << 32 | u64::from(b);
         let slot = mix(key ^ u64::from(what).wrapping_mul(0xff51_afd7_ed55_8ccd)) as usize;
@@ -440,239 +383,19 @@ impl Store {
         slot & (mask - 1)
     }
 
-    pub(super) fn apply<O: Operation>(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
-        self.apply_at::<O>(a.into(), b.into(), 0)
+    /// What came of an operation that was asked about two diagrams before, if
+    /// that is still known.
+    #[inline]
+    pub(super) fn recall(&self, a: Cursor, b: Cursor, what: u32) -> Option<Ref> {
+        let found = self.cache[self.cache_slot(a.at.0, b.at.0, what)];
+        (found[..3] == [a.at.0, b.at.0, what]).then_some(Ref(found[3]))
     }
 
-    fn apply_at<O: Operation>(&mut self, a: Cursor, b: Cursor, depth: u32) -> Result<Ref, Error> {
-        if a.passed == 0 && b.passed == 0 {
-            if let Some(result) = O::end(a.at, b.at) {
-                return Ok(result);
-            }
-        } else if a == b || a.at.value().is_some() || b.at.value().is_some() {
-            // One side has nothing left to test. A leaf as result is right
-            // whatever is passed; else the other side needs a node of its own.
-            match O::end(a.at, b.at) {
-                Some(result) if result.value().is_some() => return Ok(result),
-                _ => {}
-            }
-            let (a, b) = (self.settle(a)?, self.settle(b)?);
-            if let Some(result) = O::end(a, b) {
-                return Ok(result);
-            }
-        }
-        if depth > DEPTH {
-            return Err(Error::Depth);
-        }
-        let what = O::CODE << 16 | a.passed << 8 | b.passed;
-        let slot = self.cache_slot(a.at.0, b.at.0, what);
-        let found = self.cache[slot];
-        if found[..3] == [a.at.0, b.at.0, what] {
-            return Ok(Ref(found[3]));
-        }
-        let step = self.step(a, b);
-        let then = self.apply_at::<O>(step.then.0, step.then.1, depth + 1)?;
-        let els = self.apply_at::<O>(step.els.0, step.els.1, depth + 1)?;
-        let result = self.run(step.position, step.len, step.pattern, then, els)?;
+    /// Remembers what came of an operation.
+    #[inline]
+    pub(super) fn remember(&mut self, a: Cursor, b: Cursor, what: u32, result: Ref) {
         let slot = self.cache_slot(a.at.0, b.at.0, what);
         self.cache[slot] = [a.at.0, b.at.0, what, result.0];
-        Ok(result)
-    }
-
-    /// The test that two diagrams are to be split by, and where each is then.
-    /// One of them at least must have a test left.
-    pub(super) fn step(&self, a: Cursor, b: Cursor) -> Step {
-        let (ta, tb) = (self.test(a), self.test(b));
-        let far = |t: &Option<Test>| t.map_or(u32::MAX, |t| t.position);
-        match (ta, tb) {
-            (Some(ta), Some(tb)) if ta.position == tb.position => {
-                let most = ta.len.min(tb.len);
-                let differ = (ta.pattern >> (ta.len - most)) ^ (tb.pattern >> (tb.len - most));
-                let same = if differ == 0 { most } else { most - (32 - differ.leading_zeros()) };
-                if same == 0 {
-                    return Step {
-                        position: ta.position,
-                        len: 1,
-                        pattern: ta.pattern >> (ta.len - 1),
-                        then: (self.pass(a, 1), tb.els.into()),
-                        els: (ta.els.into(), self.pass(b, 1)),
-                    };
-                }
-                Step {
-                    position: ta.position,
-                    len: same,
-                    pattern: ta.pattern >> (ta.len - same),
-                    then: (self.pass(a, same), self.pass(b, same)),
-                    els: (ta.els.into(), tb.els.into()),
-                }
-            }
-            (Some(ta), _) if ta.position < far(&tb) => {
-                let len = ta.len.min(far(&tb) - ta.position);
-                Step {
-                    position: ta.position,
-                    len,
-                    pattern: ta.pattern >> (ta.len - len),
-                    then: (self.pass(a, len), b),
-                    els: (ta.els.into(), b),
-                }
-            }
-            (_, Some(tb)) => {
-                let len = tb.len.min(far(&ta) - tb.position);
-                Step {
-                    position: tb.position,
-                    len,
-                    pattern: tb.pattern >> (tb.len - len),
-                    then: (a, self.pass(b, len)),
-                    els: (a, tb.els.into()),
-                }
-            }
-            // Callers end at two leaves; an empty test leads nowhere else.
-            _ => Step { position: 0, len: 0, pattern: 0, then: (a, b), els: (a, b) },
-        }
-    }
-
-    /// `a`, and `b` where `a` says nothing.
-    ///
-    /// # Errors
-    /// If the store's budget is used up, or a diagram is too deep.
-    pub fn or_else(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
-        self.apply::<OrElse>(a, b)
-    }
-
-    /// `b` where the set `a` holds, else nothing.
-    ///
-    /// # Errors
-    /// As [`Store::or_else`].
-    pub fn guard(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
-        self.apply::<Guard>(a, b)
-    }
-
-    /// `a` where `b` says nothing, else nothing.
-    ///
-    /// # Errors
-    /// As [`Store::or_else`].
-    pub fn without(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
-        self.apply::<Without>(a, b)
-    }
-
-    /// All but the set.
-    ///
-    /// # Errors
-    /// As [`Store::or_else`].
-    pub fn not(&mut self, a: Ref) -> Result<Ref, Error> {
-        self.apply::<Without>(Ref::ALL, a)
-    }
-
-    /// `then` where the set holds, else `els`.
-    ///
-    /// # Errors
-    /// As [`Store::or_else`].
-    pub fn choose(&mut self, set: Ref, then: Ref, els: Ref) -> Result<Ref, Error> {
-        let then = self.guard(set, then)?;
-        let els = self.without(els, set)?;
-        self.or_else(then, els)
-    }
-
-    /// Does `a`, then `b` where `a` decides nothing: where it says nothing, or
-    /// where its leaf is [`OPEN`]; `then` says what `b` comes to after such a
-    /// leaf. Leaves that are open must mean the same in every call.
-    ///
-    /// What open leaves change are mutable fields, so those of `b` are left as
-    /// they are until it is known what `a` made of them.
-    ///
-    /// # Errors
-    /// As [`Store::or_else`].
-    pub fn sequence(&mut self, a: Ref, b: Ref, then: Then) -> Result<Ref, Error> {
-        self.sequence_at(a.into(), b.into(), then, 0)
-    }
-
-    fn sequence_at(&mut self, a: Cursor, b: Cursor, then: Then, depth: u32) -> Result<Ref, Error> {
-        const MUTABLE: u32 = Field::Tos.word() as u32 * 32;
-        const CODE: u32 = 4;
-        match a.at.value() {
-            Some(0) => return self.settle(b),
-            Some(leaf) if leaf & OPEN == 0 => return Ok(a.at),
-            Some(leaf) => {
-                let b = self.settle(b)?;
-                return then(self, leaf, b);
-            }
-            None if b.at.is_none() => return self.settle(a),
-            None => {}
-        }
-        if depth > DEPTH {
-            return Err(Error::Depth);
-        }
-        let what = CODE << 16 | a.passed << 8 | b.passed;
-        let slot = self.cache_slot(a.at.0, b.at.0, what);
-        let found = self.cache[slot];
-        if found[..3] == [a.at.0, b.at.0, what] {
-            return Ok(Ref(found[3]));
-        }
-        let late = |test: Option<Test>| test.is_none_or(|t| t.position >= MUTABLE);
-        let result = match self.test(a) {
-            Some(test) if late(Some(test)) && late(self.test(b)) => {
-                let yes = self.sequence_at(self.pass(a, test.len), b, then, depth + 1)?;
-                let no = self.sequence_at(test.els.into(), b, then, depth + 1)?;
-                let condition = self.run(test.position, test.len, test.pattern, Ref::ALL, Ref::NONE)?;
-                self.choose(condition, yes, no)?
-            }
-            _ => {
-                let step = self.step(a, b);
-                let yes = self.sequence_at(step.then.0, step.then.1, then, depth + 1)?;
-                let no = self.sequence_at(step.els.0, step.els.1, then, depth + 1)?;
-                self.run(step.position, step.len, step.pattern, yes, no)?
-            }
-        };
-        let slot = self.cache_slot(a.at.0, b.at.0, what);
-        self.cache[slot] = [a.at.0, b.at.0, what, result.0];
-        Ok(result)
-    }
-
-    /// A diagram of the packet after some mutable fields were changed, told by
-    /// the packet before, with its leaves replaced: `bits` says where a run of
-    /// bits (place, length, pattern) is as wanted afterwards; none: they are
-    /// as before.
-    ///
-    /// # Errors
-    /// As [`Store::or_else`].
-    pub fn after_change(
-        &mut self,
-        diagram: Ref,
-        bits: Changes,
-        leaf: &mut dyn FnMut(u32) -> Ref,
-    ) -> Result<Ref, Error> {
-        let mut memo = Changed::default();
-        self.changed_at(diagram, bits, leaf, &mut memo, 0)
-    }
-
-    fn changed_at(
-        &mut self,
-        at: Ref,
-        bits: Changes,
-        leaf: &mut dyn FnMut(u32) -> Ref,
-        memo: &mut Changed,
-        depth: u32,
-    ) -> Result<Ref, Error> {
-        if let Some(found) = memo.get(&at) {
-            return Ok(*found);
-        }
-        if depth > DEPTH {
-            return Err(Error::Depth);
-        }
-        let result = match (at.value(), self.node(at)) {
-            (Some(value), _) => leaf(value),
-            (None, None) => at,
-            (None, Some(node)) => {
-                let then = self.changed_at(node.then, bits, leaf, memo, depth + 1)?;
-                let els = self.changed_at(node.els, bits, leaf, memo, depth + 1)?;
-                match bits(self, node.position, node.len, node.pattern)? {
-                    None => self.run(node.position, node.len, node.pattern, then, els)?,
-                    Some(condition) => self.choose(condition, then, els)?,
-                }
-            }
-        };
-        memo.insert(at, result);
-        Ok(result)
     }
 
     /// The leaf for one packet. Conditions that cannot be known count as
@@ -756,13 +479,4 @@ impl Store {
             }
         }
     }
-}
-
-/// How two diagrams are split.
-pub(super) struct Step {
-    pub position: u32,
-    pub len: u32,
-    pub pattern: u32,
-    pub then: (Cursor, Cursor),
-    pub els: (Cursor, Cursor),
 }

@@ -66,6 +66,44 @@ impl<'a> Walk<'a, '_> {
             }
         };
         let Walk { events, assumptions, unknown, .. } = walk;
+        self.told(host, kind, by, outcome, (events, assumptions, unknown))
+    }
+
+    /// Answers a frame as if its receiver did, at the device that it would have
+    /// left by.
+    pub(super) fn answer_back(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        about: &Frame,
+        kind: AnswerKind,
+        by: Decision,
+    ) -> Step<'a> {
+        if self.is_answer {
+            return Step::Done(Outcome::Dropped { by });
+        }
+        let packet = Packet {
+            tos: 0,
+            ttl: about.packet.ttl,
+            ..icmp::error(host, &about.packet, kind, about.packet.dst)
+        };
+        let frame = Frame { src: about.dst, dst: about.src, tags: Vec::new(), packet };
+        let mut walk = Walk::new(self.lab, self.world, self.choices, self.origin.clone(), true);
+        let skb = Skb::new(frame.packet.clone());
+        let outcome = walk.finish(Step::Arrive(host, device, frame, skb));
+        let Walk { events, assumptions, unknown, .. } = walk;
+        self.told(host, kind, by, outcome, (events, assumptions, unknown))
+    }
+
+    /// What an answer's own walk leaves behind.
+    fn told(
+        &mut self,
+        host: &Host,
+        kind: AnswerKind,
+        by: Decision,
+        outcome: Outcome,
+        (events, assumptions, unknown): (Vec<Event>, Vec<String>, Vec<String>),
+    ) -> Step<'a> {
         let outcome = self.answered(host, kind, by, outcome, &events);
         self.answer_events = events;
         self.assumptions.extend(assumptions);

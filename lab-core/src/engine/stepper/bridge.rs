@@ -7,8 +7,9 @@ use super::receive::kept;
 use super::send::VLAN_TAG;
 use super::skb::{Bridged, Skb};
 use super::{Step, Walk};
-use crate::addr::{Family, Mac};
-use crate::model::{Frame, Hook, HopDirection, Host, Interface, InterfaceKind, Packet, Stage, VlanTag};
+use crate::addr::Mac;
+use crate::model::{Frame, Hook, HopDirection, Host, Interface, Stage, VlanTag};
+use crate::semantics::br_netfilter::filters;
 use crate::semantics::input::{self, Input};
 use crate::semantics::segment::{behind_tagged, owns_mac, ports, resolve, Resolved};
 use crate::semantics::vlan;
@@ -26,7 +27,7 @@ impl<'a> Walk<'a, '_> {
             return self.dropped(&host.name, Stage::LinkDown);
         }
         let filtered = match skb.tags.is_empty() {
-            true => filters(host, bridge, &skb.packet).unwrap_or_else(|| {
+            true => filters(host, bridge, skb.packet.family()).unwrap_or_else(|| {
                 let what = "whether br_netfilter is loaded, which sysctl.txt does not tell";
                 self.suppose(2, format!("{}: {what}", host.name)) == 1
             }),
@@ -248,23 +249,6 @@ impl<'a> Walk<'a, '_> {
             (true, true) => Err(Stage::BridgeNoPort),
             (true, false) => Err(Stage::NotMyMac),
         }
-    }
-}
-
-/// Whether br_netfilter shows this bridge's frames to the IP hooks; none: not
-/// told. Without the module its settings are missing from a whole `sysctl -a`.
-fn filters(host: &Host, bridge: &Interface, packet: &Packet) -> Option<bool> {
-    let InterfaceKind::Bridge(settings) = &bridge.kind else { return Some(false) };
-    let (key, own) = match packet.family() {
-        Family::Ipv4 => ("net.bridge.bridge-nf-call-iptables", settings.nf_call_iptables),
-        Family::Ipv6 => ("net.bridge.bridge-nf-call-ip6tables", settings.nf_call_ip6tables),
-    };
-    let whole = host.sysctls.0.keys().any(|k| k.starts_with("kernel.") || k.starts_with("net.bridge."));
-    match host.sysctls.number(key) {
-        _ if own => Some(true),
-        Some(value) => Some(value != 0),
-        None if whole || host.ruleset.tables.is_empty() => Some(false),
-        None => None,
     }
 }
 

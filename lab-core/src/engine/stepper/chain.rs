@@ -8,8 +8,8 @@ use super::Walk;
 use crate::addr::Family;
 use crate::engine::journey::{ChainRun, Event, RuleStep};
 use crate::model::{
-    Chain, Hook, Host, Mangle, MarkOperation, Match, NatAddress, NatKind, NatRange, Owner, Policy,
-    RejectWith, Rule, RuleRef, Scope, Statement, Table, Target, TtlOperation, Verdict,
+    Chain, Hook, Host, Mangle, MarkOperation, Match, NatAddress, NatKind, NatRange, Policy, RejectWith, Rule,
+    RuleRef, Scope, Statement, Table, Target, TtlOperation, Verdict,
 };
 use crate::semantics::conntrack::Info;
 use crate::semantics::matches::holds;
@@ -86,7 +86,7 @@ impl<'a> Walk<'a, '_> {
         steps: &mut Vec<RuleStep>,
     ) -> ChainEnd {
         let Site { host, table, .. } = at;
-        let named = |chain, rule| Box::new(reference(host, table, base, chain, rule));
+        let named = |chain, rule| Box::new(RuleRef::of(host, table, base, chain, rule));
         let mut stack: Vec<(&Chain, usize)> = vec![(base, 0)];
         let mut jumps = 0;
         while let Some((chain, next)) = stack.last().copied() {
@@ -164,7 +164,7 @@ impl<'a> Walk<'a, '_> {
     pub(super) fn last_rule(&self, host: &Host, table: &Table, base: &Chain) -> Option<RuleRef> {
         let Some(Event::Chain(run)) = self.events.last() else { return None };
         let step = run.steps.last()?;
-        Some(reference(host, table, base, table.chain(&step.chain)?, Some(step.rule?)))
+        Some(RuleRef::of(host, table, base, table.chain(&step.chain)?, Some(step.rule?)))
     }
 
     fn rule(&mut self, at: Site<'a, '_>, skb: &mut Skb, rule: &'a Rule) -> RuleEnd {
@@ -474,23 +474,6 @@ impl<'a> Walk<'a, '_> {
             IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() + offset as u32)),
             IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() + offset)),
         }
-    }
-}
-
-/// A rule, or the policy, of a chain that a base chain ran.
-fn reference(host: &Host, table: &Table, base: &Chain, chain: &Chain, rule: Option<usize>) -> RuleRef {
-    let read = rule.and_then(|number| chain.rules.get(number - 1));
-    RuleRef {
-        host: host.name.clone(),
-        backend: table.backend,
-        family: table.family,
-        table: table.name.clone(),
-        base: base.name.clone(),
-        chain: chain.name.clone(),
-        rule,
-        text: read.map(|r| r.text.clone()).unwrap_or_default(),
-        owner: read.map_or_else(|| Owner::of_chain(&table.name, &chain.name), |r| r.owner),
-        origin: read.map_or_else(|| chain.origin.clone(), |r| r.origin.clone()),
     }
 }
 

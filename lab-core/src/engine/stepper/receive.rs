@@ -13,7 +13,7 @@ use crate::model::{
 use crate::semantics::hooks::tracks;
 use crate::semantics::input::{self, Input};
 use crate::semantics::matches::packet_type;
-use crate::semantics::segment::{hidden, uppers};
+use crate::semantics::segment::{hidden, macs_towards, uppers};
 use crate::semantics::vlan;
 
 impl<'a> Walk<'a, '_> {
@@ -26,22 +26,8 @@ impl<'a> Walk<'a, '_> {
         tag: Option<u16>,
         packet: Packet,
     ) -> Step<'a> {
-        let bridge = device.master.as_deref().and_then(|m| host.interface(m));
-        let target = match bridge {
-            Some(master) if matches!(master.kind, InterfaceKind::Bridge(_)) => master,
-            _ => device,
-        };
-        let far_end = self
-            .lab
-            .peers(&host.name, &device.name)
-            .find_map(|e| self.lab.hosts.get(&e.host)?.interface(&e.interface)?.mac);
-        let neighbour = || host.neighbours.iter().find(|n| n.interface == target.name).and_then(|n| n.mac);
-        let frame = Frame {
-            src: far_end.or_else(neighbour).unwrap_or(Mac::ZERO),
-            dst: target.mac.unwrap_or(Mac::ZERO),
-            tags: tag.map(VlanTag::new).into_iter().collect(),
-            packet,
-        };
+        let (src, dst) = macs_towards(self.lab, host, device);
+        let frame = Frame { src, dst, tags: tag.map(VlanTag::new).into_iter().collect(), packet };
         let skb = Skb::new(frame.packet.clone());
         Step::Arrive(host, device, frame, skb)
     }
@@ -186,8 +172,14 @@ impl<'a> Walk<'a, '_> {
             (_, true) => (Stage::NoRoute, AnswerKind::Icmp(3, 0)),
             (_, false) => (Stage::NoRoute, AnswerKind::Icmp6(1, 0)),
         };
-        let by = Decision::Stage { host: host.name.clone(), stage };
-        self.answer(host, &skb, answer, by, false)
+        let by = |stage| Decision::Stage { host: host.name.clone(), stage };
+        match self.answer(host, &skb, answer, by(stage), false) {
+            // Where nobody is told, an unreachable route is no route.
+            Step::Done(Outcome::Dropped { by: same }) if same == by(Stage::HostUnreachable) => {
+                self.dropped(&host.name, Stage::NoRoute)
+            }
+            step => step,
+        }
     }
 
     /// Forwards a packet (`ip_forward`, `ip6_forward`): TTL, size, then the

@@ -13,11 +13,9 @@ use crate::model::{
     MacvlanMode, NextHop, Outcome, Packet, PacketType, Place, Route, RouteKind, Stage,
 };
 use crate::semantics::addrtype::address_type;
-use crate::semantics::routing::{lookup, Flow, Lookup};
 use crate::semantics::conntrack::Info;
-use crate::semantics::segment::{
-    self, beyond, bond_ports, hidden, is_bridged, resolve, uppers, Resolved,
-};
+use crate::semantics::routing::{lookup, Flow, Lookup};
+use crate::semantics::segment::{self, beyond, bond_ports, hidden, is_bridged, resolve, uppers, Resolved};
 use crate::semantics::source;
 
 /// Bytes of an 802.1Q tag, which devices allow beyond their MTU.
@@ -80,7 +78,13 @@ impl<'a> Walk<'a, '_> {
                 let device = host.interface_with(src);
                 let Some(device) = device else { return Err(NoWay::Errno("ENETUNREACH")) };
                 return Ok((
-                    Way { device, next_hop: flow.dst, broadcast: dst.is_broadcast(), local: false, mtu: None },
+                    Way {
+                        device,
+                        next_hop: flow.dst,
+                        broadcast: dst.is_broadcast(),
+                        local: false,
+                        mtu: None,
+                    },
                     src,
                 ));
             }
@@ -425,8 +429,8 @@ impl<'a> Walk<'a, '_> {
             let what = format!("a frame from {}:{} to everybody", host.name, device.name);
             return self.dropped(&host.name, Stage::Unmodelled(what));
         } else {
-            let ends: Vec<_> = peers.iter().map(|(peer, end)| (peer, end, beyond(lab, peer, end, &frame.tags)))
-                    .collect();
+            let ends: Vec<_> =
+                peers.iter().map(|(peer, end)| (peer, end, beyond(lab, peer, end, &frame.tags))).collect();
             let owner = ends.iter().find(|(_, _, segment)| segment.owner(frame.dst).is_some());
             // Nobody's in the lab: to where the lab ends.
             let open: Vec<_> = ends.iter().filter(|(_, _, segment)| segment.open).collect();

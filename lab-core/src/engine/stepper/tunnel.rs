@@ -102,7 +102,9 @@ impl<'a> Walk<'a, '_> {
         let number = outer.transport.protocol();
         let speaks = |t: &Tunnel| {
             let kind = t.kind;
-            kind.outer() == outer.family() && kind.is_ethernet() == ethernet && kind.is_gre() == (number == 47)
+            kind.outer() == outer.family()
+                && kind.is_ethernet() == ethernet
+                && kind.is_gre() == (number == 47)
         };
         let takes = |t: &Tunnel| {
             t.key_in == key

@@ -8,9 +8,10 @@ use super::{Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
 use crate::model::{
-    FdbEntry, Frame, Host, Interface, InterfaceKind, Packet, Payload, PortValue, Stage, Transport, Vxlan,
+    Decision, FdbEntry, Frame, Host, Interface, InterfaceKind, Packet, Payload, PortValue, Stage, Transport,
+    Vxlan,
 };
-use crate::semantics::icmp::default_ttl;
+use crate::semantics::icmp::{self, default_ttl};
 use crate::semantics::routing::Flow;
 use crate::semantics::segment::behind;
 
@@ -58,6 +59,17 @@ impl<'a> Walk<'a, '_> {
             return self.dropped(&host.name, Stage::TunnelLoop);
         }
         let header = if family == Family::Ipv4 { 20 } else { 40 };
+        // A bridged frame that is too big is answered as if from its receiver
+        // (skb_tunnel_check_pmtu, net/ipv4/ip_tunnel_core.c).
+        let port = device.master.as_deref().and_then(|m| host.interface(m));
+        let bridged = port.is_some_and(|m| matches!(m.kind, InterfaceKind::Bridge(_)));
+        let room = way.mtu.unwrap_or(way.device.mtu).saturating_sub(OVERHEAD + header);
+        if bridged && skb.leaves_by.is_none() && frame.tags.is_empty() && skb.packet.on_wire() > room {
+            if let Some(kind) = icmp::too_big_for_tunnel(&skb.packet, room) {
+                let by = Decision::Stage { host: host.name.clone(), stage: Stage::Mtu };
+                return self.answer_back(host, device, &frame, kind, by);
+            }
+        }
         let outer = Packet {
             src,
             dst: remote,

@@ -7,8 +7,8 @@ use super::{Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
 use crate::model::{
-    AnswerKind, Decision, Frame, Host, Interface, InterfaceKind, Outcome, Packet, Payload, PortValue, Stage, Transport,
-    Wireguard,
+    AnswerKind, Decision, Frame, Host, Interface, InterfaceKind, Outcome, Packet, Payload, PortValue, Stage,
+    Transport, Wireguard,
 };
 use crate::semantics::icmp::default_ttl;
 use crate::semantics::routing::Flow;
@@ -47,10 +47,8 @@ impl<'a> Walk<'a, '_> {
             };
         };
         let (remote, family) = (endpoint.ip(), Family::of(endpoint.ip()));
-        let transport = Transport::Udp {
-            sport: PortValue::Is(settings.port),
-            dport: PortValue::Is(endpoint.port()),
-        };
+        let transport =
+            Transport::Udp { sport: PortValue::Is(settings.port), dport: PortValue::Is(endpoint.port()) };
         let flow = Flow {
             dst: remote,
             src: None,

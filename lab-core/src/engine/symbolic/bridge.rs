@@ -8,6 +8,7 @@ use super::walk::Step;
 use super::way::{Asked, Routed, VLAN_TAG};
 use crate::addr::{Family, Mac, PortRange};
 use crate::model::{FdbEntry, Hook, HopDirection, Host, Interface, InterfaceKind, PortValue, Stage, Vxlan};
+use crate::semantics::br_netfilter::filters;
 use crate::semantics::icmp::default_ttl;
 use crate::semantics::segment::{behind, owns_mac, ports, Resolved};
 use crate::semantics::sets::{Arrival, Entry};
@@ -34,8 +35,8 @@ impl<'a> Symbolic<'a> {
                 flow = flow.claimless(&[format!("{}: VLAN filtering of {}", host.name, bridge.name)]);
             }
         }
-        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
-        let ways = match filters(host, bridge, v6) {
+        let family = flow.family(&self.sets.store).unwrap_or(Family::Ipv4);
+        let ways = match filters(host, bridge, family) {
             Some(known) => vec![known],
             None => vec![true, false],
         };
@@ -398,22 +399,5 @@ impl<'a> Symbolic<'a> {
         inner.kind = inside.kind;
         inner.fresh = inside.fresh;
         self.push(Step::Arrive(host, device, inside.macs, inner));
-    }
-}
-
-/// Whether br_netfilter shows a bridge's frames to the IP hooks; none: not
-/// told. Without the module its settings are missing from a whole `sysctl -a`.
-fn filters(host: &Host, bridge: &Interface, v6: bool) -> Option<bool> {
-    let InterfaceKind::Bridge(settings) = &bridge.kind else { return Some(false) };
-    let (key, own) = match v6 {
-        false => ("net.bridge.bridge-nf-call-iptables", settings.nf_call_iptables),
-        true => ("net.bridge.bridge-nf-call-ip6tables", settings.nf_call_ip6tables),
-    };
-    let whole = host.sysctls.0.keys().any(|k| k.starts_with("kernel.") || k.starts_with("net.bridge."));
-    match host.sysctls.number(key) {
-        _ if own => Some(true),
-        Some(value) => Some(value != 0),
-        None if whole || host.ruleset.tables.is_empty() => Some(false),
-        None => None,
     }
 }

@@ -6,12 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::chain::{ChainLeaves, Compiler, End, Leaf, RuleId, TableChains};
+use super::chain::{ChainLeaves, Leaf, RuleId, TableChains};
+use super::compile::Compiler;
 use super::flow::{Ending, Flow, Passed};
 use crate::addr::Family;
 use crate::model::{
-    Chain, Decision, HopDirection, Host, Interface, Lab, Owner, Part, Place, Rule, RuleRef, Stage, Statement,
-    Table, Target, Verdict,
+    Chain, Decision, HopDirection, Host, Interface, Lab, Part, Place, Rule, RuleRef, Stage, Statement,
+    Target, Verdict,
 };
 use crate::semantics::sets::Sets;
 use crate::space::{Error, Field, Mapping, Ref, Source, Store};
@@ -174,7 +175,7 @@ impl<'a> Symbolic<'a> {
             for table in &host.ruleset.tables {
                 for chain in &table.chains {
                     for (place, _) in chain.rules.iter().enumerate().filter(|(_, r)| decides(r)) {
-                        let mut named = reference(host, table, chain, chain, Some(place + 1));
+                        let mut named = RuleRef::of(host, table, chain, chain, Some(place + 1));
                         named.base = Default::default();
                         if !covered.contains(&named) {
                             uncovered.push(named);
@@ -203,7 +204,7 @@ impl<'a> Symbolic<'a> {
     pub fn rule_ref(&self, host: &Host, table: usize, base: &Chain, id: RuleId) -> Option<RuleRef> {
         let model = host.ruleset.tables.get(table)?;
         let (chain, number) = self.tables.get(&(host.name.clone(), table))?.place(id)?;
-        Some(reference(host, model, base, model.chains.get(chain)?, number))
+        Some(RuleRef::of(host, model, base, model.chains.get(chain)?, number))
     }
 
     /// Why oracles of a table's diagrams are unknown: those that a diagram
@@ -454,21 +455,6 @@ fn decides(rule: &Rule) -> bool {
     })
 }
 
-impl Compiler<'_, '_> {
-    /// A base chain's diagram where who accepts is not told, so that packets
-    /// that fare alike stay together.
-    ///
-    /// # Errors
-    /// If the store's budget is used up.
-    pub fn verdicts(&mut self, whole: Ref) -> Result<Ref, Error> {
-        let Compiler { sets, leaves, .. } = self;
-        sets.store.map_leaves(whole, &mut |leaf| match leaves.value(leaf).cloned() {
-            Some(found) if found.end == End::Accept => leaves.leaf(Leaf { rule: None, ..found }),
-            _ => Ref::leaf(leaf),
-        })
-    }
-}
-
 /// An address from the bits of an address field.
 pub(super) fn address(bits: u128, v6: bool) -> IpAddr {
     match v6 {
@@ -490,21 +476,4 @@ pub(super) fn constant_address(field: Field, address: IpAddr) -> Source {
         IpAddr::V6(a) => a.to_bits(),
     };
     Source::constant(field, bits)
-}
-
-/// A rule, or the policy, of a chain that a base chain ran.
-fn reference(host: &Host, table: &Table, base: &Chain, chain: &Chain, rule: Option<usize>) -> RuleRef {
-    let read = rule.and_then(|number| chain.rules.get(number - 1));
-    RuleRef {
-        host: host.name.clone(),
-        backend: table.backend,
-        family: table.family,
-        table: table.name.clone(),
-        base: base.name.clone(),
-        chain: chain.name.clone(),
-        rule,
-        text: read.map(|r| r.text.clone()).unwrap_or_default(),
-        owner: read.map_or_else(|| Owner::of_chain(&table.name, &chain.name), |r| r.owner),
-        origin: read.map_or_else(|| chain.origin.clone(), |r| r.origin.clone()),
-    }
 }

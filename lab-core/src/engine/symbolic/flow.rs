@@ -444,3 +444,8 @@ pub enum Ending {
     /// They were stopped in silence.
     Dropped(Decision),
 }
+
+/// Whether a port is one that a kernel picked.
+pub(super) fn is_fresh(port: Source) -> bool {
+    port.field == Field::FreshPort && port.mask == 0
+}

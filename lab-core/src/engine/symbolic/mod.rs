@@ -12,18 +12,24 @@
 
 mod bridge;
 mod chain;
+mod compile;
+mod edit;
 mod effects;
 mod engine;
 mod flow;
 mod hook;
+mod nat;
 mod table;
+mod target;
+mod track;
 mod walk;
 mod way;
 
 #[cfg(test)]
 mod tests;
 
-pub use chain::{ChainLeaves, Compiler, End, Leaf, NatAction, RuleId, TableChains};
+pub use chain::{ChainLeaves, End, Leaf, NatAction, RuleId, TableChains};
+pub use compile::Compiler;
 pub use effects::{Effects, Marking};
 pub use engine::{Flowed, Symbolic};
 pub use flow::{Connection, Ending, Ends, Flow, Inside, Now, Passed, Tracked};

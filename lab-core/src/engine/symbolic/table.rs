@@ -1,6 +1,7 @@
 //! One table of a host as diagrams, kept up to date while its rules change.
 
-use super::chain::{ChainLeaves, Compiler, End, Leaf, RuleId, TableChains};
+use super::chain::{ChainLeaves, End, Leaf, RuleId, TableChains};
+use super::compile::Compiler;
 use super::effects::Effects;
 use crate::model::{Host, Rule, Table};
 use crate::semantics::sets::Sets;

@@ -6,9 +6,9 @@ use super::way::{Asked, Routed};
 use crate::addr::{Family, Mac};
 use crate::model::{Hook, HopDirection, Host, Interface, InterfaceKind, PacketType, Place, RouteKind, Stage};
 use crate::semantics::matches::packet_type;
-use crate::semantics::segment::{hidden, uppers};
-use crate::semantics::tunnel::taken;
+use crate::semantics::segment::{hidden, macs_towards, uppers};
 use crate::semantics::sets::{Arrival, Entry};
+use crate::semantics::tunnel::taken;
 use crate::space::{Error, Field, Ref, Source};
 
 /// What comes next.
@@ -78,29 +78,15 @@ impl<'a> Symbolic<'a> {
         device: &'a Interface,
         flow: Flow,
     ) -> Result<Vec<Flowed>, Error> {
+        let macs = macs_towards(self.lab, host, device);
         for family in [Family::Ipv4, Family::Ipv6] {
             let family = self.sets.store.family(family)?;
             let set = self.sets.store.guard(family, flow.set)?;
             if !set.is_none() {
-                self.inject_one(host, device, flow.part(set));
+                self.push(Step::Arrive(host, device, macs, flow.part(set)));
             }
         }
         self.follow_all()
-    }
-
-    fn inject_one(&mut self, host: &'a Host, device: &'a Interface, flow: Flow) {
-        let bridge = device.master.as_deref().and_then(|m| host.interface(m));
-        let target = match bridge {
-            Some(master) if matches!(master.kind, InterfaceKind::Bridge(_)) => master,
-            _ => device,
-        };
-        let far_end = self
-            .lab
-            .peers(&host.name, &device.name)
-            .find_map(|e| self.lab.hosts.get(&e.host)?.interface(&e.interface)?.mac);
-        let neighbour = || host.neighbours.iter().find(|n| n.interface == target.name).and_then(|n| n.mac);
-        let macs = (far_end.or_else(neighbour).unwrap_or(Mac::ZERO), target.mac.unwrap_or(Mac::ZERO));
-        self.push(Step::Arrive(host, device, macs, flow));
     }
 
     /// Packets that processes of a host send.

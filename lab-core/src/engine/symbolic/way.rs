@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::engine::{address, constant_address, Symbolic};
 use super::flow::{Flow, HookEnds, Way};
-use super::hook::{own_nets, Passing};
+use super::hook::Passing;
 use super::walk::Step;
 use crate::addr::{Family, Mac};
 use crate::model::{
@@ -557,5 +557,44 @@ fn near(lab: &Lab, host: &Host, device: &Interface) -> Vec<IpNet> {
         nets.extend(special.parse::<IpNet>());
     }
     // A group has a link-layer address of its own.
+    nets
+}
+
+/// The subnets of a host, by which it chooses a source.
+pub(super) fn own_nets(host: &Host) -> Vec<IpNet> {
+    let mut nets: Vec<IpNet> = Vec::new();
+    let v6 = host.interfaces.iter().flat_map(|i| &i.addresses);
+    for address in v6 {
+        match address.address {
+            IpAddr::V4(_) => nets.extend(address.net()),
+            // RFC 6724 counts the bits that a destination shares.
+            IpAddr::V6(a) => nets.extend(
+                (0..=address.prefix_len)
+                    .chain([128])
+                    .filter_map(|len| ipnet::Ipv6Net::new(a, len).ok())
+                    .map(IpNet::V6),
+            ),
+        }
+    }
+    // Scopes and labels (net/ipv6/addrlabel.c).
+    let classes = [
+        "::1/128",
+        "::/96",
+        "::ffff:0:0/96",
+        "2001::/32",
+        "2001:10::/28",
+        "2002::/16",
+        "3ffe::/16",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff01::/16",
+        "ff02::/16",
+        "ff05::/16",
+        "ff08::/16",
+        "ff0e::/16",
+        "ff00::/8",
+    ];
+    nets.extend(classes.iter().filter_map(|c| c.parse::<IpNet>().ok()));
     nets
 }

@@ -13,6 +13,7 @@ mod leaves;
 mod nft;
 mod plain;
 mod routes;
+mod value;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,9 +26,9 @@ use crate::space::{oracle, Bits, Error, Field, Names, Ref, Store};
 
 pub use input::{Arrival, Entry};
 pub use leaves::Leaves;
-pub use nft::{Bit, Computed};
 pub use plain::Plain;
 pub use routes::Route;
+pub use value::{Bit, Computed};
 
 /// Where a rule stands.
 #[derive(Clone, Copy, Debug)]

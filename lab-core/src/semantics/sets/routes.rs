@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::{Leaves, Set, Sets};
 use crate::addr::Family;
 use crate::model::{AddressType, Host, InterfaceKind, PolicyAction, PolicyRule, RouteKind, RouteTable};
+use crate::semantics::addrtype::of_kind;
 use crate::space::{Bits, Field, Mapping, Ref, Source};
 
 /// What a look-up finds.
@@ -53,22 +54,6 @@ pub(super) const ADDRESS_TYPES: [AddressType; 12] = [
 fn type_leaf(kind: AddressType) -> Ref {
     let index = ADDRESS_TYPES.iter().position(|t| *t == kind).unwrap_or_default();
     Ref::leaf(index as u32 + 1)
-}
-
-/// The type of what a route of some kind leads to (`inet_addr_type`).
-fn kind_leaf(kind: RouteKind) -> Ref {
-    type_leaf(match kind {
-        RouteKind::Unicast => AddressType::Unicast,
-        RouteKind::Local => AddressType::Local,
-        RouteKind::Broadcast => AddressType::Broadcast,
-        RouteKind::Multicast => AddressType::Multicast,
-        RouteKind::Anycast => AddressType::Anycast,
-        RouteKind::Unreachable => AddressType::Unreachable,
-        RouteKind::Blackhole => AddressType::Blackhole,
-        RouteKind::Prohibit => AddressType::Prohibit,
-        RouteKind::Throw => AddressType::Throw,
-        RouteKind::Nat => AddressType::Nat,
-    })
 }
 
 /// Ends a table: the next policy rule is asked.
@@ -411,8 +396,8 @@ impl Sets {
             let found = self.store.pull_back(Ref::ALL, local, &mapping)?;
             let Sets { store, routes, .. } = self;
             let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
-                Some(r @ Route::Found(route, _)) if there(r) => kind_leaf(host.routes[*route].kind),
-                Some(Route::Refused(kind)) => kind_leaf(*kind),
+                Some(r @ Route::Found(route, _)) if there(r) => type_leaf(of_kind(host.routes[*route].kind)),
+                Some(Route::Refused(kind)) => type_leaf(of_kind(*kind)),
                 _ => unicast,
             })?;
             let zero = self.prefix(field, "0.0.0.0/8")?;
@@ -428,7 +413,7 @@ impl Sets {
             Some(r @ Route::Found(route, _)) => {
                 let kind = host.routes[*route].kind;
                 if there(r) || kind == RouteKind::Unicast {
-                    kind_leaf(kind)
+                    type_leaf(of_kind(kind))
                 } else {
                     unicast
                 }
