@@ -31,9 +31,9 @@ fn cases() -> Vec<PathBuf> {
 fn entrance<'a>(lab: &'a Lab, probe: &Probe) -> Entrance<'a> {
     let host = &lab.hosts[&probe.at];
     match &probe.how {
-        How::Originate if probe.packet.src.is_unspecified() => Entrance::Send(host, Sending::Socket),
-        How::Originate => Entrance::Send(host, Sending::Raw),
-        How::Inject(iface) => Entrance::Inject(host, host.interface(iface).unwrap()),
+        How::Originate(_) if probe.packet.src.is_unspecified() => Entrance::Send(host, Sending::Socket),
+        How::Originate(_) => Entrance::Send(host, Sending::Raw),
+        How::Inject(iface, _) => Entrance::Inject(host, host.interface(iface).unwrap()),
     }
 }
 
@@ -43,8 +43,10 @@ fn every_recorded_probe_is_in_the_set_that_the_stepper_says() {
     for case in cases() {
         let lab = Lab::open(&case).unwrap();
         let all = snapshot::read_probes(&case).unwrap();
-        let first: Vec<Probe> =
-            all.into_iter().filter(|p| p.flow.is_none() && p.packet.quoted().is_none()).collect();
+        // Sets enter by no tagged frame and no bound socket.
+        let plain = |p: &Probe| matches!(p.how, How::Originate(None) | How::Inject(_, None));
+        let first = |p: &Probe| p.flow.is_none() && p.packet.quoted().is_none() && plain(p);
+        let first: Vec<Probe> = all.into_iter().filter(first).collect();
         let mut engine = Symbolic::new(&lab);
         let mut known: BTreeMap<String, Vec<Flowed>> = BTreeMap::new();
         for (probe, prediction) in first.iter().zip(predict(&lab, &first)) {
@@ -53,7 +55,7 @@ fn every_recorded_probe_is_in_the_set_that_the_stepper_says() {
             if p.src == p.dst {
                 continue;
             }
-            let chosen = matches!(probe.how, How::Originate) && p.src.is_unspecified();
+            let chosen = matches!(probe.how, How::Originate(_)) && p.src.is_unspecified();
             let key = format!("{:?}", (&probe.at, &probe.how, p.ttl, p.length, p.mark, p.df, chosen));
             if !known.contains_key(&key) {
                 let flows = entrance(&lab, probe).flows(&mut engine, p);

@@ -125,7 +125,7 @@ pub(super) fn tunnel(kind: TunnelKind, data: Option<Fields<'_>>) -> Read {
             data.map.insert("proto".to_owned(), Value::from(other));
         }
     }
-    let off = |value: &Value| matches!(value, Value::Bool(false) | Value::Null) || *value == Value::from(0);
+    let off = |value: &Value| matches!(value, Value::Bool(false) | Value::Null) || *value == 0;
     let strange = |(key, value): (&String, &Value)| {
         let plain = (key == "tos" && *value == "0x0") || (key == "encap" && value["type"] == "none");
         let known = TUNNEL_HARMLESS.contains(&key.as_str());

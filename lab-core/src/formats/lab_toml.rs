@@ -464,6 +464,7 @@ kind = "toaster"
                 name,
                 description: None,
                 links: vec![Link { name: None, kind: Some("x".into()), endpoints: endpoints.collect() }],
+                macvlans: Vec::new(),
                 hosts: hosts.into_iter().map(|(n, (k, p))| (n, (k.map(host_kind), p))).collect(),
                 unmodelled: Vec::new(),
             };
