@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::json::{Fields, Object};
 use super::{names, Error};
 use crate::addr::Family;
-use crate::model::{Bond, Macvlan, MacvlanMode, Tunnel, TunnelKind, VlanTag};
+use crate::model::{Bond, MacvlanMode, Tunnel, TunnelKind, VlanTag};
 
 /// Fields of a tunnel device that do not decide where a packet goes.
 const TUNNEL_HARMLESS: [&str; 9] = [
@@ -52,7 +52,7 @@ pub(super) fn print_bond(bond: &Bond) -> Object {
     data
 }
 
-pub(super) fn macvlan(data: Option<Fields<'_>>) -> Result<Option<Macvlan>, Error> {
+pub(super) fn macvlan(data: Option<Fields<'_>>) -> Result<Option<MacvlanMode>, Error> {
     let mode = match data {
         Some(mut data) => data.string("mode")?,
         None => None,
@@ -64,12 +64,12 @@ pub(super) fn macvlan(data: Option<Fields<'_>>) -> Result<Option<Macvlan>, Error
         None | Some("vepa") => MacvlanMode::Vepa,
         Some(_) => return Ok(None),
     };
-    Ok(Some(Macvlan { mode, lower: None }))
+    Ok(Some(mode))
 }
 
-pub(super) fn print_macvlan(macvlan: &Macvlan) -> Object {
+pub(super) fn print_macvlan(mode: MacvlanMode) -> Object {
     let mut data = Object::default();
-    data.set("mode", macvlan.mode.to_string());
+    data.set("mode", mode.to_string());
     data
 }
 

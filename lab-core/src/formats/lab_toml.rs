@@ -418,7 +418,7 @@ kind = "toaster"
             [
                 "1 speed: 3",
                 "11 tunnel: { kind = \"gre\" }",
-                "13 host a colour: \"red\"",
+                "14 host a colour: \"red\"",
                 "4 link mtu: 9000",
                 "9 macvlan mode: \"vepa\"",
             ]
@@ -439,9 +439,9 @@ kind = "toaster"
         );
         assert_eq!(
             message("[hosts.a]", "[hosts.\"..\"]"),
-            "lab.toml:12: bad value: `..` is no host name: `[hosts.\"..\"]`"
+            "lab.toml:16: bad value: `..` is no host name: `[hosts.\"..\"]`"
         );
-        assert_eq!(message("\"vm\"", "7"), "lab.toml:13: bad value: `kind` is not a string: `kind = 7`");
+        assert_eq!(message("\"vm\"", "7"), "lab.toml:17: bad value: `kind` is not a string: `kind = 7`");
         assert!(message("endpoints = [\"a:eth1\"]", "").starts_with("lab.toml:9: bad value: a link needs"));
         assert!(message("name = \"hub\"", "name = hub").starts_with("lab.toml:5: "));
         assert!(parse("lab.toml", &TEXT[..100])

@@ -282,7 +282,7 @@ fn info(interface: &Interface) -> Object {
         InterfaceKind::Vxlan(settings) => info.set("info_data", vxlan(settings).0),
         InterfaceKind::Vlan(tag) => info.set("info_data", device::print_vlan(*tag).0),
         InterfaceKind::Bond(bond) => info.set("info_data", device::print_bond(bond).0),
-        InterfaceKind::Macvlan(macvlan) => info.set("info_data", device::print_macvlan(macvlan).0),
+        InterfaceKind::Macvlan(mode) => info.set("info_data", device::print_macvlan(*mode).0),
         InterfaceKind::Tunnel(tunnel) => info.set("info_data", device::print_tunnel(tunnel).0),
         InterfaceKind::Vrf(table) => {
             let mut data = Object::default();
@@ -360,15 +360,23 @@ mod tests {
 {"ifindex":3,"ifname":"br0","flags":["UP"],"mtu":1500,"link_type":"ether","address":"02:5b:00:00:00:01","linkinfo":{"info_kind":"bridge","info_data":{"vlan_filtering":1,"nf_call_iptables":1,"nf_call_ip6tables":0}}},
 {"ifindex":4,"ifname":"vnet1","flags":["UP","LOWER_UP"],"mtu":1500,"master":"br0","link_type":"ether","address":"02:5b:00:00:00:02","linkinfo":{"info_kind":"tun","info_slave_kind":"bridge","info_slave_data":{"state":"forwarding","hairpin":true,"isolated":false,"flood":false,"learning":true}}},
 {"ifindex":5,"ifname":"flannel.1","flags":["UP","LOWER_UP"],"mtu":1450,"link_type":"ether","address":"02:5b:00:00:00:03","linkinfo":{"info_kind":"vxlan","info_data":{"id":1,"local":"10.0.0.1","link":"enp1s0","port":8472,"ttl":0,"learning":false}}},
-{"ifindex":6,"ifname":"wg0","flags":["NOARP","UP","LOWER_UP"],"mtu":1420,"link_type":"none","linkinfo":{"info_kind":"wireguard"}}]
+{"ifindex":6,"ifname":"wg0","flags":["NOARP","UP","LOWER_UP"],"mtu":1420,"link_type":"none","linkinfo":{"info_kind":"wireguard"}},
+{"ifindex":7,"ifname":"enp1s0.20","flags":["UP"],"mtu":1500,"link":"enp1s0","link_type":"ether","address":"02:5b:00:00:00:04","linkinfo":{"info_kind":"vlan","info_data":{"protocol":"802.1ad","id":20}}},
+{"ifindex":8,"ifname":"bond0","flags":["UP"],"mtu":1500,"master":"red","link_type":"ether","address":"02:5b:00:00:00:05","linkinfo":{"info_kind":"bond","info_data":{"mode":"active-backup","active_slave":"enp2s0"}}},
+{"ifindex":9,"ifname":"enp3s0","flags":["UP"],"mtu":1500,"master":"bond0","link_type":"ether","address":"02:5b:00:00:00:05","linkinfo":{"info_slave_kind":"bond","info_slave_data":{"state":"BACKUP"}}},
+{"ifindex":10,"ifname":"red","flags":["NOARP","UP"],"mtu":65575,"link_type":"ether","address":"02:5b:00:00:00:06","linkinfo":{"info_kind":"vrf","info_data":{"table":10}}},
+{"ifindex":11,"ifname":"mv0","flags":["UP"],"mtu":1500,"link":"enp1s0","link_type":"ether","address":"02:5b:00:00:00:07","linkinfo":{"info_kind":"macvlan","info_data":{"mode":"bridge"}}},
+{"ifindex":12,"ifname":"gre1","flags":["NOARP","UP"],"mtu":1476,"link_type":"gre","linkinfo":{"info_kind":"gre","info_data":{"remote":"10.0.0.2","local":"10.0.0.1","ttl":64,"pmtudisc":true,"ikey":"0.0.0.42","okey":"0.0.0.42"}}},
+{"ifindex":13,"ifname":"six","flags":["NOARP","UP"],"mtu":1452,"link_type":"ip6tnl","linkinfo":{"info_kind":"ip6tnl","info_data":{"proto":"ipip6","link":"enp1s0","remote":"fd00::2","local":"fd00::1","ttl":64}}},
+{"ifindex":14,"ifname":"ib0","flags":[],"mtu":2044,"link_type":"none","linkinfo":{"info_kind":"ipoib"}}]
 "#;
 
     #[test]
     fn reads_and_prints() {
         let (links, unmodelled) = parse("link.json", TEXT).unwrap();
         let what: Vec<&str> = unmodelled.iter().map(|u| u.what.as_str()).collect();
-        assert_eq!(what, ["bridge VLAN filtering", "device wireguard"]);
-        assert_eq!(unmodelled[1].text, "wg0 {\"info_kind\":\"wireguard\"}");
+        assert_eq!(what, ["device ipoib"]);
+        assert_eq!(unmodelled[0].text, "ib0 {\"info_kind\":\"ipoib\"}");
         assert_eq!(links[0].kind, InterfaceKind::Loopback);
         assert_eq!(links[1].kind, InterfaceKind::Physical);
         assert!(links[2].up && !links[2].carrier);

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Endpoint;
 use crate::addr::Family;
 
 /// A VLAN tag of an Ethernet frame.
@@ -73,15 +72,6 @@ impl fmt::Display for MacvlanMode {
             MacvlanMode::Passthru => "passthru",
         })
     }
-}
-
-/// A macvlan device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Macvlan {
-    /// How it sees its siblings.
-    pub mode: MacvlanMode,
-    /// The device it sits on, of this host or another; none: not told.
-    pub lower: Option<Endpoint>,
 }
 
 /// What a tunnel wraps packets in.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Bond, BridgeVlan, Macvlan, Tunnel, VlanTag, Wireguard};
+use super::{Bond, BridgeVlan, MacvlanMode, Tunnel, VlanTag, Wireguard};
 use crate::addr::{Family, Mac};
 
 /// How far an address or route reaches, as in `/etc/iproute2/rt_scopes`.
@@ -132,7 +132,7 @@ pub enum InterfaceKind {
     /// Several devices used as one.
     Bond(Bond),
     /// A further Ethernet device on a device below.
-    Macvlan(Macvlan),
+    Macvlan(MacvlanMode),
     /// A routing domain of its own, with this table.
     Vrf(u32),
     /// A GRE, IPIP, SIT or ip6tnl tunnel.
@@ -203,7 +203,7 @@ pub struct Interface {
     pub carrier: bool,
     /// Whether it speaks ARP and ND (no `NOARP`).
     pub arp: bool,
-    /// The device below, of a VLAN or tunnel of this host.
+    /// The device of this host that it sits on, as a VLAN or a macvlan.
     pub link: Option<String>,
     /// The bridge, bond or VRF that it belongs to.
     pub master: Option<String>,

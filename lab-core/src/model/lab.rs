@@ -43,6 +43,8 @@ pub struct Lab {
     pub hosts: BTreeMap<String, Arc<Host>>,
     /// The L2 segments. No endpoint is in two of them.
     pub links: Vec<Link>,
+    /// Macvlan devices that sit on a device of another host: it, and them.
+    pub macvlans: Vec<(Endpoint, Endpoint)>,
     /// What the lab's description says that is not understood.
     pub unmodelled: Vec<Unmodelled>,
 }

@@ -22,9 +22,7 @@ mod sysctl;
 mod target;
 mod text;
 
-pub use device::{
-    Bond, BridgeVlan, Macvlan, MacvlanMode, Tunnel, TunnelKind, VlanTag, Wireguard, WireguardPeer,
-};
+pub use device::{Bond, BridgeVlan, MacvlanMode, Tunnel, TunnelKind, VlanTag, Wireguard, WireguardPeer};
 pub use host::{Host, HostKind, Part, Unmodelled};
 pub use interface::{Address, Bridge, BridgePort, Interface, InterfaceKind, Scope, Vxlan};
 pub use ipset::{Ipset, IpsetElement, IpsetField, IpsetItem};

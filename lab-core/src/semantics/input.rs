@@ -171,7 +171,7 @@ enum Source {
 
 /// Whether a next hop is on a device, or on one of a VRF's
 /// (`fib_info_nh_uses_dev`).
-fn uses(host: &Host, hops: &[NextHop], device: &str) -> bool {
+pub(super) fn uses(host: &Host, hops: &[NextHop], device: &str) -> bool {
     let names = hops.iter().filter_map(|h| h.interface.as_deref());
     names.into_iter().any(|name| name == device || host.vrf_of(name).is_some_and(|vrf| vrf.name == device))
 }

@@ -14,7 +14,7 @@ use super::source;
 use super::vlan;
 use crate::addr::{Family, Mac};
 use crate::model::{
-    Bond, Host, Interface, InterfaceKind, Lab, Macvlan, MacvlanMode, NeighbourState, Packet, Part, Payload,
+    Bond, Endpoint, Host, Interface, InterfaceKind, Lab, MacvlanMode, NeighbourState, Packet, Part, Payload,
     Scope, Transport, Tunnel, VlanTag,
 };
 
@@ -106,13 +106,13 @@ impl<'a> Flood<'a> {
                     self.send(host, port, tags.clone());
                 }
             }
-            InterfaceKind::Macvlan(macvlan) => match lower(self.lab, macvlan) {
+            InterfaceKind::Macvlan(mode) => match lower(self.lab, host, device) {
                 None => {
                     let what = format!("the device below {}:{}", host.name, device.name);
                     self.segment.unmodelled = Some(what);
                 }
                 Some((below, lower)) => {
-                    if macvlan.mode == MacvlanMode::Bridge {
+                    if *mode == MacvlanMode::Bridge {
                         for (sibling, upper) in uppers(self.lab, below, lower) {
                             let same = sibling.name == host.name && upper.name == device.name;
                             if !same && is_bridged(upper) {
@@ -234,10 +234,14 @@ pub fn bond_ports<'a>(
 }
 
 /// The device that a macvlan sits on.
-pub fn lower<'a>(lab: &'a Lab, macvlan: &Macvlan) -> Option<(&'a Host, &'a Interface)> {
-    let end = macvlan.lower.as_ref()?;
-    let host = lab.host(&end.host)?;
-    Some((host, host.interface(&end.interface)?))
+pub fn lower<'a>(lab: &'a Lab, host: &'a Host, macvlan: &Interface) -> Option<(&'a Host, &'a Interface)> {
+    if let Some(link) = &macvlan.link {
+        return Some((host, host.interface(link)?));
+    }
+    let is = |upper: &Endpoint| upper.host == host.name && upper.interface == macvlan.name;
+    let (below, _) = lab.macvlans.iter().find(|(_, upper)| is(upper))?;
+    let host = lab.host(&below.host)?;
+    Some((host, host.interface(&below.interface)?))
 }
 
 /// The macvlan devices that sit on a device, of whatever host.
@@ -246,20 +250,21 @@ pub fn uppers<'a>(
     host: &'a Host,
     device: &'a Interface,
 ) -> impl Iterator<Item = (&'a Host, &'a Interface)> {
-    lab.all_hosts().flat_map(move |other| {
-        let here = move |i: &&Interface| match &i.kind {
-            InterfaceKind::Macvlan(Macvlan { lower: Some(end), .. }) => {
-                end.host == host.name && end.interface == device.name
-            }
-            _ => false,
-        };
-        other.interfaces.iter().filter(here).map(move |i| (other, i))
-    })
+    let here = move |i: &&Interface| {
+        matches!(i.kind, InterfaceKind::Macvlan(_)) && i.link.as_deref() == Some(&device.name)
+    };
+    let own = host.interfaces.iter().filter(here).map(move |i| (host, i));
+    let is = |below: &Endpoint| below.host == host.name && below.interface == device.name;
+    let others = lab.macvlans.iter().filter(move |(below, _)| is(below));
+    own.chain(others.filter_map(|(_, upper)| {
+        let host = lab.host(&upper.host)?;
+        Some((host, host.interface(&upper.interface)?))
+    }))
 }
 
 /// Whether a device is a macvlan that reaches its siblings directly.
 pub fn is_bridged(device: &Interface) -> bool {
-    matches!(&device.kind, InterfaceKind::Macvlan(m) if m.mode == MacvlanMode::Bridge)
+    device.kind == InterfaceKind::Macvlan(MacvlanMode::Bridge)
 }
 
 /// The forwarding ports of a bridge.

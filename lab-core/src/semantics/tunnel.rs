@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use crate::addr::Family;
-use crate::model::{AnswerKind, Host, Interface, InterfaceKind, Packet, Tunnel, TunnelKind};
+use crate::model::{AnswerKind, Host, Interface, InterfaceKind, Tunnel, TunnelKind};
 
 /// The least MTU of IPv6, in bytes.
 const MTU_V6: u32 = 1280;
@@ -35,20 +35,59 @@ pub fn taken(host: &Host, family: Family) -> Vec<(Option<IpAddr>, Option<IpAddr>
     found
 }
 
+/// Whether the outer packet must not be fragmented, and how much of one inside
+/// fits; `mtu` is that of the way below.
+pub fn room(tunnel: &Tunnel, device: &Interface, mtu: u32, inner: Family, df: bool) -> (bool, u32) {
+    let v4 = tunnel.kind.outer() == Family::Ipv4;
+    let outer = v4 && (tunnel.df || (inner == Family::Ipv4 && df && !tunnel.ignore_df));
+    match outer || !v4 {
+        true => (outer, mtu.saturating_sub(tunnel.overhead())),
+        false => (outer, device.mtu),
+    }
+}
+
+/// The tunnel of a host that takes a packet with these outer ends: both ends
+/// given come first, then the remote one, then the local
+/// (`ip_tunnel_lookup`).
+pub fn taker<'h>(
+    host: &'h Host,
+    (src, dst): (IpAddr, IpAddr),
+    number: u8,
+    key: Option<u32>,
+    ethernet: bool,
+) -> Option<&'h Interface> {
+    let inner = if number == 4 { Some(Family::Ipv4) } else { (number == 41).then_some(Family::Ipv6) };
+    let takes = |t: &Tunnel| {
+        t.kind.outer() == Family::of(dst)
+            && t.kind.is_ethernet() == ethernet
+            && t.kind.is_gre() == (number == 47)
+            && t.key_in == key
+            && inner.is_none_or(|family| t.inside.is_none_or(|only| only == family))
+            && t.local.is_none_or(|local| local == dst)
+            && t.remote.is_none_or(|remote| remote == src)
+    };
+    let own = host.interfaces.iter().filter_map(|i| match &i.kind {
+        InterfaceKind::Tunnel(tunnel) if i.up && takes(tunnel) => Some((i, tunnel)),
+        _ => None,
+    });
+    own.max_by_key(|(_, t)| (t.remote.is_some(), t.local.is_some())).map(|(device, _)| device)
+}
+
 /// The answer to a packet that does not fit into the `room` that a tunnel has,
 /// if it gets one (`tnl_update_pmtu`, `ip6_tnl_xmit`, `ipip6_tunnel_xmit`).
-pub fn too_big(tunnel: &Tunnel, packet: &Packet, room: u32) -> Option<AnswerKind> {
-    match packet.family() {
+/// `df` and `length` are those of the packet, or of its longest fragment.
+pub fn too_big(tunnel: &Tunnel, family: Family, df: bool, length: u32, room: u32) -> Option<AnswerKind> {
+    match family {
         Family::Ipv4 => {
-            let asks = packet.df || tunnel.kind == TunnelKind::Ip6tnl;
-            (asks && packet.on_wire() > room).then_some(AnswerKind::Icmp(3, 4))
+            let asks = df || tunnel.kind == TunnelKind::Ip6tnl;
+            (asks && length > room).then_some(AnswerKind::Icmp(3, 4))
         }
         Family::Ipv6 => {
             let room = match tunnel.kind {
                 TunnelKind::Sit | TunnelKind::Ip6tnl => room.max(MTU_V6),
                 _ => room,
             };
-            (room >= MTU_V6 && packet.length > room).then_some(AnswerKind::Icmp6(2, 0))
+            (room >= MTU_V6 && length > room).then_some(AnswerKind::Icmp6(2, 0))
         }
     }
 }

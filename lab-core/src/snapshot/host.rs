@@ -6,8 +6,7 @@ use crate::formats::{
     ErrorKind,
 };
 use crate::model::{
-    Backend, Chain, Endpoint, Host, Interface, InterfaceKind, Origin, Part, Policy, Table, TableFamily,
-    Unmodelled,
+    Backend, Chain, Host, Interface, InterfaceKind, Origin, Part, Policy, Table, TableFamily, Unmodelled,
 };
 
 use super::folder::Folder;
@@ -97,13 +96,6 @@ fn devices(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         }
     }
     wireguard(folder, host)?;
-    // A macvlan on a device of the same host; others stand in lab.toml.
-    let name = host.name.clone();
-    for interface in &mut host.interfaces {
-        if let (InterfaceKind::Macvlan(macvlan), Some(link)) = (&mut interface.kind, &interface.link) {
-            macvlan.lower = Some(Endpoint { host: name.clone(), interface: link.clone() });
-        }
-    }
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use crate::formats::observed::Observed;
 use crate::formats::{lab_toml, observed, probes};
-use crate::model::{Endpoint, Host, Interface, InterfaceKind, Lab, Part, Probe};
+use crate::model::{Endpoint, Host, Lab, Part, Probe};
 
 use folder::Folder;
 
@@ -67,22 +67,15 @@ pub fn open(path: &Path) -> Result<Lab, Error> {
         host.kind = kind;
         host.parent = parent;
     }
-    for (lower, upper) in &declared.macvlans {
-        let device = hosts
-            .get_mut(&upper.host)
-            .and_then(|h| h.interfaces.iter_mut().find(|i| i.name == upper.interface));
-        if let Some(Interface { kind: InterfaceKind::Macvlan(macvlan), .. }) = device {
-            macvlan.lower = Some(lower.clone());
-        }
-    }
     let lab = Lab {
         name: declared.name.unwrap_or_else(|| root.name()),
         description: declared.description,
         hosts: hosts.into_iter().map(|(name, host)| (name, host.into())).collect(),
         links: declared.links,
+        macvlans: declared.macvlans,
         unmodelled: declared.unmodelled,
     };
-    let macvlans = declared.macvlans.iter().flat_map(|(lower, upper)| [lower, upper]);
+    let macvlans = lab.macvlans.iter().flat_map(|(lower, upper)| [lower, upper]);
     check_ends(&lab, &text, lab.links.iter().flat_map(|l| &l.endpoints).chain(macvlans))?;
     Ok(lab)
 }

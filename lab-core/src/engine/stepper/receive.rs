@@ -62,8 +62,7 @@ impl<'a> Walk<'a, '_> {
         }
         let above: Vec<_> = uppers(self.lab, host, device).collect();
         let takes = |upper: &Interface| {
-            let all = matches!(&upper.kind, InterfaceKind::Macvlan(m) if m.mode == MacvlanMode::Passthru);
-            all || upper.mac == Some(destination)
+            upper.kind == InterfaceKind::Macvlan(MacvlanMode::Passthru) || upper.mac == Some(destination)
         };
         if destination.is_group() && !above.is_empty() {
             self.unknown.push(format!("{}: a frame to every macvlan on {}", host.name, device.name));

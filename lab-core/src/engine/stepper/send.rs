@@ -9,7 +9,7 @@ use super::{Sender, Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
 use crate::model::{
-    AddressType, AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind, Macvlan,
+    AddressType, AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind,
     MacvlanMode, NextHop, Outcome, Packet, PacketType, Place, Route, RouteKind, Stage,
 };
 use crate::semantics::addrtype::address_type;
@@ -362,7 +362,7 @@ impl<'a> Walk<'a, '_> {
                     None => self.dropped(&host.name, Stage::LinkDown),
                 }
             }
-            InterfaceKind::Macvlan(macvlan) => self.macvlan_out(host, device, macvlan, frame, skb),
+            InterfaceKind::Macvlan(mode) => self.macvlan_out(host, device, *mode, frame, skb),
             InterfaceKind::Tunnel(tunnel) => self.tunnel_out(host, device, tunnel, frame, skb),
             InterfaceKind::Wireguard(settings) => self.encrypt(host, device, settings, skb),
             InterfaceKind::Vrf(_) => self.dropped(&host.name, Stage::Silent),
@@ -380,15 +380,15 @@ impl<'a> Walk<'a, '_> {
         &mut self,
         host: &'a Host,
         device: &'a Interface,
-        macvlan: &'a Macvlan,
+        mode: MacvlanMode,
         frame: Frame,
         skb: Skb,
     ) -> Step<'a> {
-        let Some((below, lower)) = segment::lower(self.lab, macvlan) else {
+        let Some((below, lower)) = segment::lower(self.lab, host, device) else {
             let what = format!("the device below {}", device.name);
             return self.dropped(&host.name, Stage::Unmodelled(what));
         };
-        if macvlan.mode == MacvlanMode::Bridge && frame.tags.is_empty() {
+        if mode == MacvlanMode::Bridge && frame.tags.is_empty() {
             let sibling = uppers(self.lab, below, lower)
                 .find(|(_, upper)| upper.mac == Some(frame.dst) && is_bridged(upper));
             if let Some((other, upper)) = sibling {

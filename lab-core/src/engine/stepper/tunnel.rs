@@ -6,12 +6,9 @@ use super::skb::Skb;
 use super::{Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
-use crate::model::{
-    AnswerKind, Decision, Frame, Host, Interface, InterfaceKind, Packet, Payload, Stage, Transport, Tunnel,
-    TunnelKind,
-};
+use crate::model::{AnswerKind, Decision, Frame, Host, Interface, Packet, Payload, Stage, Transport, Tunnel};
 use crate::semantics::routing::Flow;
-use crate::semantics::tunnel::{protocol, too_big};
+use crate::semantics::tunnel::{protocol, room, taker, too_big};
 
 impl<'a> Walk<'a, '_> {
     /// Wraps a packet, or a frame, and sends the outer packet, which is one of
@@ -56,14 +53,9 @@ impl<'a> Walk<'a, '_> {
         if way.device.name == device.name {
             return self.dropped(&host.name, Stage::TunnelLoop);
         }
-        let outer_v4 = tunnel.kind.outer() == Family::Ipv4;
-        let df = outer_v4 && (tunnel.df || (inner == Family::Ipv4 && skb.packet.df && !tunnel.ignore_df));
         let below = way.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);
-        let room = match df || !outer_v4 {
-            true => below.saturating_sub(tunnel.overhead()),
-            false => device.mtu,
-        };
-        if let Some(kind) = too_big(tunnel, &skb.packet, room) {
+        let (df, room) = room(tunnel, device, below, inner, skb.packet.df);
+        if let Some(kind) = too_big(tunnel, inner, skb.packet.df, skb.packet.on_wire(), room) {
             let by = Decision::Stage { host: host.name.clone(), stage: Stage::Mtu };
             return self.answer(host, &skb, kind, by, false);
         }
@@ -94,33 +86,13 @@ impl<'a> Walk<'a, '_> {
     /// Takes the packet out again at the tunnel that has these ends.
     pub(super) fn unwrap(&mut self, host: &'a Host, skb: Skb) -> Step<'a> {
         let outer = &skb.packet;
-        let (key, ethernet, inner) = match &outer.payload {
-            Payload::Tunnelled { key, packet } => (*key, false, packet.family()),
-            Payload::Ethernet { key, frame } => (*key, true, frame.packet.family()),
+        let (key, ethernet) = match &outer.payload {
+            Payload::Tunnelled { key, .. } => (*key, false),
+            Payload::Ethernet { key, .. } => (*key, true),
             _ => return self.dropped(&host.name, Stage::TunnelUnknown),
         };
-        let number = outer.transport.protocol();
-        let speaks = |t: &Tunnel| {
-            let kind = t.kind;
-            kind.outer() == outer.family()
-                && kind.is_ethernet() == ethernet
-                && kind.is_gre() == (number == 47)
-        };
-        let takes = |t: &Tunnel| {
-            t.key_in == key
-                && (t.kind != TunnelKind::Ipip || inner == Family::Ipv4)
-                && (t.kind != TunnelKind::Sit || t.inside.is_none_or(|only| only == inner))
-                && t.local.is_none_or(|local| local == outer.dst)
-                && t.remote.is_none_or(|remote| remote == outer.src)
-        };
-        // Both ends given come first, then the remote one, then the local.
-        let rank = |t: &Tunnel| (t.remote.is_some(), t.local.is_some());
-        let own = host.interfaces.iter().filter_map(|i| match &i.kind {
-            InterfaceKind::Tunnel(tunnel) if speaks(tunnel) => Some((i, tunnel)),
-            _ => None,
-        });
-        let found = own.filter(|(i, t)| i.up && takes(t)).max_by_key(|(_, t)| rank(t));
-        let Some((device, _)) = found else {
+        let found = taker(host, (outer.src, outer.dst), outer.transport.protocol(), key, ethernet);
+        let Some(device) = found else {
             let v4 = outer.family() == Family::Ipv4;
             let kind = if v4 { AnswerKind::Icmp(3, 3) } else { AnswerKind::Icmp6(1, 4) };
             let by = Decision::Stage { host: host.name.clone(), stage: Stage::TunnelUnknown };

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::addr::{Family, Mac, PortRange};
 use crate::model::{
-    ConntrackState, Decision, Direction, HopDirection, Host, Interface, PacketType, Place, RuleRef,
+    ConntrackState, Decision, Direction, HopDirection, Host, Interface, PacketType, Place, RuleRef, VlanTag,
 };
 use crate::semantics::conntrack::{Info, TcpState};
 use crate::space::{ct, Field, Mapping, Ref, Source};
@@ -57,8 +57,17 @@ pub struct Now {
     pub length: u32,
     /// Whether it must not be fragmented.
     pub df: bool,
+    /// The most bytes of each piece, where they travel in fragments.
+    pub fragment: Option<u32>,
     /// The firewall mark.
     pub mark: u32,
+}
+
+impl Now {
+    /// The length of what is on the wire in bytes: of its longest fragment.
+    pub fn on_wire(&self) -> u32 {
+        self.fragment.map_or(self.length, |piece| piece.min(self.length))
+    }
 }
 
 /// A connection that packets of a flow opened at a host.
@@ -115,16 +124,49 @@ pub struct Bridged {
 pub struct Inside {
     /// The tunnel's host and device.
     pub tunnel: (String, String),
-    /// The network identifier.
-    pub vni: u32,
-    /// Frame addresses.
-    pub macs: (Mac, Mac),
+    /// As what it is carried.
+    pub carried: Carried,
+    /// The VLAN tags of its frame.
+    pub tags: Vec<VlanTag>,
     /// The header inside.
     pub now: Now,
     /// Its family and protocol, as sources.
     pub kind: (Source, Source),
     /// What its port is where a kernel picked it.
     pub fresh: Option<PortRange>,
+}
+
+/// As what a tunnel carries a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// As a frame in VXLAN.
+    Vxlan {
+        /// The network identifier.
+        vni: u32,
+        /// Frame addresses.
+        macs: (Mac, Mac),
+    },
+    /// In GRE or IP.
+    Packet {
+        /// The outer packet's protocol.
+        protocol: u8,
+        /// GRE's key.
+        key: Option<u32>,
+    },
+    /// As a frame in GRE.
+    Frame {
+        /// GRE's key.
+        key: Option<u32>,
+        /// Frame addresses.
+        macs: (Mac, Mac),
+    },
+    /// Encrypted by WireGuard.
+    Encrypted {
+        /// The sender's public key.
+        from: String,
+        /// The receiver's.
+        to: String,
+    },
 }
 
 /// Something on the way, for people.
@@ -182,6 +224,12 @@ pub struct Flow {
     pub to_all: bool,
     /// Whether they loop back with their route known.
     pub looped_back: bool,
+    /// The VLAN tags of their frames, the outermost first.
+    pub tags: Vec<VlanTag>,
+    /// The device they came in by.
+    pub came_by: Option<String>,
+    /// Whether this host's network layer gave them to the device.
+    pub sent: bool,
     /// Tunnels they are inside of, the innermost last.
     pub inside: Vec<Inside>,
     /// What they passed.
@@ -205,6 +253,7 @@ impl Flow {
                 ttl,
                 length,
                 df: false,
+                fragment: None,
                 mark,
             },
             kind: (Source::keep(Field::Family), Source::keep(Field::Protocol)),
@@ -219,6 +268,9 @@ impl Flow {
             packet_type: PacketType::Unicast,
             to_all: false,
             looped_back: false,
+            tags: Vec::new(),
+            came_by: None,
+            sent: false,
             inside: Vec::new(),
             trail: None,
             steps: 0,
@@ -238,6 +290,8 @@ impl Flow {
         self.packet_type = PacketType::Unicast;
         self.to_all = false;
         self.looped_back = false;
+        self.came_by = None;
+        self.sent = false;
         self
     }
 

@@ -22,6 +22,7 @@ mod nat;
 mod table;
 mod target;
 mod track;
+mod tunnel;
 mod walk;
 mod way;
 
@@ -32,6 +33,6 @@ pub use chain::{ChainLeaves, End, Leaf, NatAction, RuleId, TableChains};
 pub use compile::Compiler;
 pub use effects::{Effects, Marking};
 pub use engine::{Flowed, Symbolic};
-pub use flow::{Connection, Ending, Ends, Flow, Inside, Now, Passed, Tracked};
+pub use flow::{Carried, Connection, Ending, Ends, Flow, Inside, Now, Passed, Tracked};
 pub use table::{Decided, TableDiagrams};
 pub use walk::Sending;

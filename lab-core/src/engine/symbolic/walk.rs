@@ -1,14 +1,18 @@
 //! Where flows arrive, and what the network layer does with them.
 
 use super::engine::{Flowed, Symbolic};
-use super::flow::{Ending, Flow, HookEnds, Passed, Way};
+use super::flow::{Ending, Flow, HookEnds, Now, Passed, Way};
 use super::way::{Asked, Routed};
 use crate::addr::{Family, Mac};
-use crate::model::{Hook, HopDirection, Host, Interface, InterfaceKind, PacketType, Place, RouteKind, Stage};
+use crate::model::{
+    Hook, HopDirection, Host, Interface, InterfaceKind, MacvlanMode, PacketType, Place, RouteKind, Stage,
+};
+use crate::semantics::hooks::tracks;
 use crate::semantics::matches::packet_type;
 use crate::semantics::segment::{hidden, macs_towards, uppers};
 use crate::semantics::sets::{Arrival, Entry};
 use crate::semantics::tunnel::taken;
+use crate::semantics::vlan;
 use crate::space::{Error, Field, Ref, Source};
 
 /// What comes next.
@@ -213,14 +217,49 @@ impl<'a> Symbolic<'a> {
         flow.source_mac = (macs.0 != Mac::ZERO).then_some(macs.0);
         flow.destination_mac = (macs.1 != Mac::ZERO).then_some(macs.1);
         flow.packet_type = packet_type(flow.destination_mac);
-        let above = uppers(self.lab, host, device).next();
-        if let Some((_, upper)) = above {
-            let what = format!("device {} ({}) on {}", upper.name, upper.kind, device.name);
-            flow = flow.claimless(&[format!("{}: {what}", host.name)]);
+        self.taken(host, device, flow)
+    }
+
+    /// What a device's frames are for: a VLAN device on it comes first, then
+    /// macvlan devices, then whatever it is a port of, then the host itself.
+    pub(super) fn taken(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        mut flow: Flow,
+    ) -> Result<(), Error> {
+        let macs = (flow.source_mac.unwrap_or(Mac::ZERO), flow.destination_mac.unwrap_or(Mac::ZERO));
+        if let Some(upper) = vlan::device(host, device, &flow.tags) {
+            flow.tags.remove(0);
+            self.push(Step::Arrive(host, upper, macs, flow));
+            return Ok(());
+        }
+        let above: Vec<_> = uppers(self.lab, host, device).collect();
+        if macs.1.is_group() && !above.is_empty() {
+            flow = flow.claimless(&[format!("{}: a frame to every macvlan on {}", host.name, device.name)]);
+        }
+        let takes = |upper: &Interface| {
+            upper.kind == InterfaceKind::Macvlan(MacvlanMode::Passthru) || upper.mac == Some(macs.1)
+        };
+        if let Some((other, upper)) = above.into_iter().find(|(_, upper)| takes(upper)) {
+            self.push(Step::Arrive(other, upper, macs, flow.scrubbed()));
+            return Ok(());
         }
         if let Some(master) = device.master.as_deref().and_then(|m| host.interface(m)) {
             return match &master.kind {
                 InterfaceKind::Bridge(_) => self.bridge_input(host, master, device, flow),
+                InterfaceKind::Bond(_) if device.standby => {
+                    self.dropped(flow, &host.name, Stage::BondInactive);
+                    Ok(())
+                }
+                InterfaceKind::Bond(_) => {
+                    self.push(Step::Arrive(host, master, macs, flow));
+                    Ok(())
+                }
+                InterfaceKind::Vrf(_) => {
+                    self.for_host(host, device, macs.1, flow);
+                    Ok(())
+                }
                 other => {
                     let what = format!("device {other} over {}", device.name);
                     self.dropped(flow, &host.name, Stage::Unmodelled(what));
@@ -228,18 +267,39 @@ impl<'a> Symbolic<'a> {
                 }
             };
         }
+        self.for_host(host, device, macs.1, flow);
+        Ok(())
+    }
+
+    /// Frames that are no other device's.
+    fn for_host(&mut self, host: &'a Host, device: &'a Interface, dst: Mac, mut flow: Flow) {
         if let InterfaceKind::Other(kind) = &device.kind {
             let what = format!("device {} ({kind})", device.name);
-            self.dropped(flow, &host.name, Stage::Unmodelled(what));
-            return Ok(());
+            return self.dropped(flow, &host.name, Stage::Unmodelled(what));
         }
-        if !(macs.1 == Mac::ZERO || macs.1.is_group() || device.mac == Some(macs.1)) {
+        let bridge = matches!(device.kind, InterfaceKind::Bridge(_));
+        let mine = bridge || dst == Mac::ZERO || dst.is_group() || device.mac == Some(dst);
+        // A tag that no device takes off makes it somebody else's.
+        let tagged = flow.tags.iter().any(|tag| tag.id != 0);
+        flow.tags.clear();
+        if !mine || tagged {
             let stage = hidden(self.lab, host).map_or(Stage::NotMyMac, Stage::Unmodelled);
-            self.dropped(flow, &host.name, stage);
-            return Ok(());
+            return self.dropped(flow, &host.name, stage);
         }
         self.push(Step::Receive(host, device, flow));
-        Ok(())
+    }
+
+    /// Connection tracking puts fragments together; without it, rules see each
+    /// by itself.
+    fn reassembled(host: &Host, mut flow: Flow) -> Flow {
+        if flow.now.fragment.is_none() || host.ruleset.tables.is_empty() {
+            return flow;
+        }
+        if !tracks(host) {
+            return flow.claimless(&[format!("{}: rules that see fragments", host.name)]);
+        }
+        flow.now.fragment = None;
+        flow
     }
 
     /// The network layer receives packets (`ip_rcv`, `ipv6_rcv`).
@@ -249,7 +309,10 @@ impl<'a> Symbolic<'a> {
         for flow in martians {
             self.dropped(flow, &host.name, Stage::Martian);
         }
-        for flow in flows {
+        let vrf = host.vrf_of(&device.name).filter(|vrf| vrf.name != device.name);
+        for mut flow in flows {
+            flow.came_by = Some(device.name.clone());
+            flow = Self::reassembled(host, flow);
             let passed = if flow.bridged.as_ref().is_some_and(|b| b.prerouted) {
                 vec![(flow, None)]
             } else {
@@ -260,10 +323,21 @@ impl<'a> Symbolic<'a> {
                 if let Some(bridged) = &mut flow.bridged {
                     bridged.prerouted = false;
                 }
-                if flow.looped_back {
-                    self.deliver(host, device, flow)?;
-                } else {
-                    self.decide(host, device, flow)?;
+                // A VRF's hooks see them once more, as its own.
+                let again = match vrf {
+                    None => vec![(flow, None)],
+                    Some(vrf) => {
+                        let ends = HookEnds { input: Some(&vrf.name), output: None };
+                        self.hook(host, Hook::Prerouting, ends, flow, None)?
+                    }
+                };
+                let device = vrf.unwrap_or(device);
+                for (flow, _) in again {
+                    if flow.looped_back {
+                        self.deliver(host, device, flow)?;
+                    } else {
+                        self.decide(host, device, flow)?;
+                    }
                 }
             }
         }
@@ -348,7 +422,7 @@ impl<'a> Symbolic<'a> {
             }
             for mut flow in flows {
                 let mtu = way.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);
-                if flow.now.length > mtu && (flow.now.df || !v4) {
+                if flow.now.on_wire() > mtu && (flow.now.df || !v4) {
                     self.refused_at(flow, &host.name, Stage::Mtu);
                     continue;
                 }
@@ -365,9 +439,13 @@ impl<'a> Symbolic<'a> {
     /// INPUT, then the socket (`ip_local_deliver`).
     fn deliver(&mut self, host: &'a Host, device: &'a Interface, flow: Flow) -> Result<(), Error> {
         let ends = HookEnds { input: Some(&device.name), output: None };
+        let flow = Flow { now: Now { fragment: None, ..flow.now.clone() }, ..flow };
         for (flow, _) in self.hook(host, Hook::Input, ends, flow, None)? {
             if flow.inside.is_empty() {
-                let at = Place { host: host.name.clone(), iface: device.name.clone() };
+                // In a VRF, the port that they came in by.
+                let inside = |port: &&String| host.vrf_of(port).is_some_and(|vrf| vrf.name == device.name);
+                let iface = flow.came_by.as_ref().filter(inside).unwrap_or(&device.name).clone();
+                let at = Place { host: host.name.clone(), iface };
                 let (for_tunnels, others) = self.for_tunnels(host, flow)?;
                 for flow in for_tunnels {
                     let what = format!("{}: a packet for a tunnel that none sent", host.name);
@@ -377,7 +455,7 @@ impl<'a> Symbolic<'a> {
                     self.end(flow, Ending::Delivered(at.clone()));
                 }
             } else {
-                self.decapsulate(host, flow);
+                self.decapsulate(host, flow)?;
             }
         }
         Ok(())

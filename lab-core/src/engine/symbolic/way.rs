@@ -5,16 +5,19 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::engine::{address, constant_address, Symbolic};
-use super::flow::{Flow, HookEnds, Way};
+use super::flow::{Flow, HookEnds, Tracked, Way};
 use super::hook::Passing;
 use super::walk::Step;
 use crate::addr::{Family, Mac};
 use crate::model::{
-    AddressType, Hook, HopDirection, Host, Interface, InterfaceKind, Lab, Packet, Part, Payload, Place,
-    RouteKind, Stage, Transport,
+    AddressType, Hook, HopDirection, Host, Interface, InterfaceKind, Lab, MacvlanMode, Packet, Part, Payload,
+    Place, RouteKind, Stage, Transport,
 };
 use crate::semantics::addrtype::address_type;
-use crate::semantics::segment::{behind, beyond, hidden, resolve, Resolved};
+use crate::semantics::conntrack::Info;
+use crate::semantics::segment::{
+    self, behind, beyond, bond_ports, hidden, is_bridged, resolve, uppers, Resolved,
+};
 use crate::semantics::sets::Route;
 use crate::semantics::source;
 use crate::space::{Error, Field, Mapping, Ref, Source};
@@ -98,7 +101,7 @@ impl<'a> Symbolic<'a> {
                 }
             }
         }
-        let routing = self.sets.routing(host, family, asked.oif)?;
+        let routing = self.sets.routing(host, family, asked.oif, None)?;
         for flow in flows {
             let mapping = self.asking(&flow, &asked);
             for (leaf, part) in self.split(&flow, routing, &mapping, &|_, _| Vec::new())? {
@@ -151,8 +154,12 @@ impl<'a> Symbolic<'a> {
         let route = &host.routes[index];
         match route.kind {
             RouteKind::Local | RouteKind::Anycast => {
-                let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
-                let Some(device) = loopback else {
+                // Inside a VRF, its device is the loopback.
+                let there =
+                    hops.first().and_then(|(r, h)| host.routes[*r].next_hops[*h].interface.as_deref());
+                let vrf = there.and_then(|device| host.vrf_of(device));
+                let loopback = || host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+                let Some(device) = vrf.or_else(loopback) else {
                     done.push((Routed::Errno("ENETUNREACH"), flow));
                     return Ok(());
                 };
@@ -317,16 +324,45 @@ impl<'a> Symbolic<'a> {
 
     /// OUTPUT and what follows (`__ip_local_out`).
     pub(super) fn local_out(&mut self, host: &'a Host, way: Way<'a>, flow: Flow) -> Result<(), Error> {
-        if host.vrf_of(&way.device.name).is_some() {
-            let what = format!("device vrf over {}", way.device.name);
-            self.dropped(flow, &host.name, Stage::Unmodelled(what));
-            return Ok(());
-        }
+        let vrf = host.vrf_of(&way.device.name).filter(|vrf| vrf.name != way.device.name);
+        let flows = match vrf {
+            Some(vrf) => self.vrf_out(host, vrf, way, flow)?,
+            None => vec![flow],
+        };
         let ends = HookEnds { input: None, output: Some(&way.device.name) };
-        for (flow, now) in self.hook(host, Hook::Output, ends, flow, Some(way))? {
-            self.postrouting(host, None, now.unwrap_or(way), flow)?;
+        for flow in flows {
+            for (flow, now) in self.hook(host, Hook::Output, ends, flow, Some(way))? {
+                self.postrouting(host, None, now.unwrap_or(way), flow)?;
+            }
         }
         Ok(())
+    }
+
+    /// A VRF's hooks see what the host sends first, as leaving by its device
+    /// and untracked (`vrf_ip_out`, `vrf_nf_set_untracked`).
+    fn vrf_out(
+        &mut self,
+        host: &'a Host,
+        vrf: &'a Interface,
+        way: Way<'a>,
+        mut flow: Flow,
+    ) -> Result<Vec<Flow>, Error> {
+        let fresh = flow.tracked == Tracked::None && flow.info != Info::Untracked;
+        if fresh {
+            flow.info = Info::Untracked;
+        }
+        let ends = HookEnds { input: None, output: Some(&vrf.name) };
+        let way = Way { device: vrf, ..way };
+        let mut passed = Vec::new();
+        for (flow, _) in self.hook(host, Hook::Output, ends, flow, None)? {
+            for (mut flow, _) in self.hook(host, Hook::Postrouting, ends, flow, Some(way))? {
+                if fresh {
+                    flow.info = Info::Invalid;
+                }
+                passed.push(flow);
+            }
+        }
+        Ok(passed)
     }
 
     /// What leaves a host (`ip_output`).
@@ -351,7 +387,8 @@ impl<'a> Symbolic<'a> {
             self.dropped(flow, &host.name, Stage::LinkDown);
             return Ok(());
         }
-        if device.kind == InterfaceKind::Loopback {
+        flow.sent = true;
+        if matches!(device.kind, InterfaceKind::Loopback | InterfaceKind::Vrf(_)) {
             self.hop(&mut flow, host, device, HopDirection::Out);
             self.hop(&mut flow, host, device, HopDirection::In);
             flow.looped_back = true;
@@ -360,11 +397,16 @@ impl<'a> Symbolic<'a> {
             self.push(Step::Receive(host, device, flow));
             return Ok(());
         }
-        for (found, mut flow) in self.neighbours(host, way, flow)? {
-            if flow.now.length > device.mtu {
-                let why = format!("{}: fragments, {} bytes by {}", host.name, flow.now.length, device.name);
-                flow = flow.claimless(&[why]);
+        if flow.now.on_wire() > device.mtu {
+            if flow.now.df || flow.family(&self.sets.store) == Some(Family::Ipv6) {
+                // Only what did not ask before comes here: a tunnel's own packets.
+                self.refused_at(flow, &host.name, Stage::Mtu);
+                return Ok(());
             }
+            flow.now.fragment = Some(device.mtu);
+        }
+        for (found, mut flow) in self.neighbours(host, way, flow)? {
+            flow.tags.clear();
             let (mac, flow) = match found {
                 Resolved::Mac(mac) => (mac, flow),
                 Resolved::Unknown(why) => {
@@ -464,18 +506,74 @@ impl<'a> Symbolic<'a> {
             InterfaceKind::Bridge(_) => self.bridge_out(host, device, None, macs, flow)?,
             InterfaceKind::Vxlan(vxlan) => self.encapsulate(host, device, vxlan, macs, flow)?,
             InterfaceKind::Dummy | InterfaceKind::Loopback => self.dropped(flow, &host.name, Stage::Silent),
-            kind @ (InterfaceKind::Vlan(_)
-            | InterfaceKind::Bond(_)
-            | InterfaceKind::Macvlan(_)
-            | InterfaceKind::Vrf(_)
-            | InterfaceKind::Tunnel(_)
-            | InterfaceKind::Wireguard(_)
-            | InterfaceKind::Other(_)) => {
+            InterfaceKind::Vlan(tag) => match device.link.as_deref().and_then(|l| host.interface(l)) {
+                None => {
+                    let what = format!("the device below {}", device.name);
+                    self.dropped(flow, &host.name, Stage::Unmodelled(what));
+                }
+                Some(lower) if !lower.up => self.dropped(flow, &host.name, Stage::LinkDown),
+                Some(lower) => {
+                    flow.tags.insert(0, *tag);
+                    self.device_out(host, lower, macs, flow)?;
+                }
+            },
+            InterfaceKind::Bond(bond) => {
+                let ports: Vec<_> = bond_ports(host, device, bond).collect();
+                if ports.is_empty() {
+                    self.dropped(flow, &host.name, Stage::LinkDown);
+                    return Ok(());
+                }
+                let why = format!("{}: which port of {} it leaves by", host.name, device.name);
+                for (port, flow) in Self::either(&flow, ports, &why) {
+                    self.device_out(host, port, macs, flow)?;
+                }
+            }
+            InterfaceKind::Macvlan(mode) => self.macvlan_out(host, device, *mode, macs, flow)?,
+            InterfaceKind::Tunnel(tunnel) => self.tunnel_out(host, device, tunnel, macs, flow)?,
+            InterfaceKind::Wireguard(settings) => self.encrypt(host, device, settings, flow)?,
+            InterfaceKind::Vrf(_) => self.dropped(flow, &host.name, Stage::Silent),
+            InterfaceKind::Other(kind) => {
                 let what = format!("device {} ({kind})", device.name);
                 self.dropped(flow, &host.name, Stage::Unmodelled(what));
             }
         }
         Ok(())
+    }
+
+    /// To a sibling, or out of the device below (`macvlan_queue_xmit`).
+    fn macvlan_out(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        mode: MacvlanMode,
+        macs: (Mac, Mac),
+        flow: Flow,
+    ) -> Result<(), Error> {
+        let Some((below, lower)) = segment::lower(self.lab, host, device) else {
+            let what = format!("the device below {}", device.name);
+            self.dropped(flow, &host.name, Stage::Unmodelled(what));
+            return Ok(());
+        };
+        let mut next = flow.clone().scrubbed();
+        if mode == MacvlanMode::Bridge && flow.tags.is_empty() {
+            let sibling =
+                uppers(self.lab, below, lower).find(|(_, u)| u.mac == Some(macs.1) && is_bridged(u));
+            if let Some((other, upper)) = sibling {
+                self.hop(&mut next, below, lower, HopDirection::In);
+                self.push(Step::Arrive(other, upper, macs, next));
+                return Ok(());
+            }
+        }
+        if !lower.up {
+            self.dropped(flow, &below.name, Stage::LinkDown);
+            return Ok(());
+        }
+        if lower.mac == Some(macs.1) {
+            self.hop(&mut next, below, lower, HopDirection::Out);
+            self.dropped(next, &below.name, Stage::Macvlan);
+            return Ok(());
+        }
+        self.device_out(below, lower, macs, next)
     }
 
     /// Along the link to the endpoint that leads to the frame's receiver.
@@ -492,6 +590,9 @@ impl<'a> Symbolic<'a> {
             .filter(|e| e.host != host.name || e.interface != device.name)
             .filter_map(|e| lab.host(&e.host).and_then(|h| h.interface(&e.interface).map(|i| (h, i))))
             .collect();
+        if uppers(lab, host, device).any(|(_, upper)| upper.mac == Some(macs.1)) {
+            return self.dropped(flow, &host.name, Stage::Macvlan);
+        }
         let mut found: Vec<(&'a Host, &'a Interface)> = Vec::new();
         let mut why = String::new();
         if peers.len() <= 1 {
@@ -501,7 +602,7 @@ impl<'a> Symbolic<'a> {
             return self.dropped(flow, &host.name, Stage::Unmodelled(what));
         } else {
             let ends: Vec<_> =
-                peers.iter().map(|(peer, end)| (*peer, *end, beyond(lab, peer, end, &[]))).collect();
+                peers.iter().map(|(peer, end)| (*peer, *end, beyond(lab, peer, end, &flow.tags))).collect();
             match ends.iter().find(|(_, _, segment)| segment.owner(macs.1).is_some()) {
                 Some((peer, end, _)) => found.push((peer, end)),
                 None => {
@@ -522,7 +623,7 @@ impl<'a> Symbolic<'a> {
         }
         for ((peer, end), flow) in Self::suppose(&flow, found, &why) {
             // is_skb_forwardable: a veth takes no more than its own MTU and a tag.
-            if end.kind == InterfaceKind::Veth && flow.now.length > end.mtu.saturating_add(VLAN_TAG) {
+            if end.kind == InterfaceKind::Veth && flow.now.on_wire() > end.mtu.saturating_add(VLAN_TAG) {
                 self.dropped(flow, &peer.name, Stage::Mtu);
                 continue;
             }

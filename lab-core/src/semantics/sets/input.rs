@@ -10,7 +10,7 @@ use super::routes::Route;
 use super::{Leaves, Set, Sets};
 use crate::addr::Family;
 use crate::model::{Host, Interface, InterfaceKind, PolicyAction, RouteKind, RouteTable, Stage};
-use crate::semantics::input::forwards;
+use crate::semantics::input::{forwards, uses};
 use crate::space::{Field, Mapping, Ref, Source};
 
 /// What becomes of packets that came in.
@@ -112,7 +112,7 @@ impl Sets {
         let mut mapping = Mapping::default();
         mapping.set(Field::Iif, Source::constant(Field::Iif, iif.into()));
         mapping.set(Field::PortsTold, Source::constant(Field::PortsTold, 1));
-        let routing = self.routing(at.host, Family::Ipv4, None)?;
+        let routing = self.routing(at.host, Family::Ipv4, None, Some(&at.device.name))?;
         let found = self.store.pull_back(Ref::ALL, routing, &mapping)?;
         let forwarding = forwards(at.host, &at.device.name, Family::Ipv4);
         let not_told = format!("net.ipv4.conf.{}.forwarding is not told", at.device.name);
@@ -251,7 +251,14 @@ impl Sets {
         if !is_on(at, "src_valid_mark") {
             back.set(Field::Mark, Source::constant(Field::Mark, 0));
         }
-        let found = self.asked(host, Family::Ipv4, &mut back, Field::Src, out.unwrap_or("lo"))?;
+        let found = self.asked(
+            host,
+            Family::Ipv4,
+            &mut back,
+            Field::Src,
+            out.unwrap_or("lo"),
+            Some(&at.device.name),
+        )?;
         let bad = self.dropped(Stage::RpFilter);
         let martian = self.dropped(Stage::MartianSource);
         let last_resort = if rp_filter == 0 { fine } else { bad };
@@ -267,7 +274,7 @@ impl Sets {
                 if route.kind != RouteKind::Unicast && !(local && accept_local) {
                     return martian;
                 }
-                let here = route.next_hops.iter().any(|h| h.interface.as_deref() == Some(&at.device.name));
+                let here = uses(host, &route.next_hops, &at.device.name);
                 match () {
                     () if here || (local && loopback) => fine,
                     () if !addressed => last_resort,
@@ -283,7 +290,7 @@ impl Sets {
         let mut mapping = Mapping::default();
         mapping.set(Field::Iif, Source::constant(Field::Iif, iif.into()));
         mapping.set(Field::PortsTold, Source::constant(Field::PortsTold, 1));
-        let routing = self.routing(at.host, Family::Ipv6, None)?;
+        let routing = self.routing(at.host, Family::Ipv6, None, Some(&at.device.name))?;
         let found = self.store.pull_back(Ref::ALL, routing, &mapping)?;
         let forwarding = forwards(at.host, &at.device.name, Family::Ipv6);
         let Sets { store, routes, input, .. } = self;

@@ -31,7 +31,7 @@ pub enum Route {
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     pub leaves: Leaves<Route>,
-    whole: HashMap<(String, Family, Option<String>), Ref>,
+    whole: HashMap<(String, Family, Option<String>, Option<String>), Ref>,
     tables: HashMap<(String, Family, u32, Option<String>), Ref>,
 }
 
@@ -72,12 +72,16 @@ impl Sets {
     }
 
     /// A host's routing: leaves are [`Route`]s. `oif`: the interface that the
-    /// packet must leave by.
+    /// packet must leave by; `vrf`: the VRF that it is in, if that is not the
+    /// other's.
     ///
     /// # Errors
     /// If the store's budget is used up.
-    pub fn routing(&mut self, host: &Host, family: Family, oif: Option<&str>) -> Set {
-        let key = (host.name.clone(), family, oif.map(str::to_owned));
+    pub fn routing(&mut self, host: &Host, family: Family, oif: Option<&str>, vrf: Option<&str>) -> Set {
+        // A VRF as the way out says which table, not which device.
+        let inside = vrf.or(oif).and_then(|device| host.vrf_of(device));
+        let oif = oif.filter(|oif| inside.is_none_or(|vrf| vrf.name != *oif));
+        let key = (host.name.clone(), family, oif.map(str::to_owned), inside.map(|vrf| vrf.name.clone()));
         if let Some(known) = self.routes.whole.get(&key) {
             return Ok(*known);
         }
@@ -92,8 +96,7 @@ impl Sets {
                 continue;
             }
             let action = match &rule.action {
-                // Packets of a VRF are not spoken of, and others pass it over.
-                PolicyAction::Nop | PolicyAction::LookupVrf => next,
+                PolicyAction::Nop => next,
                 PolicyAction::Goto(target) => {
                     let found = (index + 1..rules.len()).find(|i| rules[*i].priority >= *target);
                     found.map_or(Ref::NONE, |i| after[i])
@@ -103,8 +106,16 @@ impl Sets {
                 PolicyAction::Unreachable => self.routes.leaves.leaf(Route::NoRoute),
                 PolicyAction::Blackhole => self.routes.leaves.leaf(Route::Refused(RouteKind::Blackhole)),
                 PolicyAction::Prohibit => self.routes.leaves.leaf(Route::Refused(RouteKind::Prohibit)),
-                PolicyAction::Lookup(table) => {
-                    let mut found = self.table(host, family, *table, oif)?;
+                PolicyAction::Lookup(_) | PolicyAction::LookupVrf => {
+                    let table = match (&rule.action, inside.map(|vrf| &vrf.kind)) {
+                        (PolicyAction::Lookup(table), _) => *table,
+                        (_, Some(InterfaceKind::Vrf(table))) => RouteTable(*table),
+                        _ => {
+                            after[index] = next;
+                            continue;
+                        }
+                    };
+                    let mut found = self.table(host, family, table, oif)?;
                     if let Some(limit) = rule.suppress_prefix_len {
                         let Sets { store, routes, .. } = self;
                         let short = |leaf: u32| match routes.leaves.value(leaf) {
@@ -360,8 +371,9 @@ impl Sets {
         mapping: &mut Mapping,
         about: Field,
         iif: &str,
+        vrf: Option<&str>,
     ) -> Set {
-        let routing = self.routing(host, family, None)?;
+        let routing = self.routing(host, family, None, vrf)?;
         let lo = self.names.number(iif);
         mapping.set(Field::Iif, Source::constant(Field::Iif, lo.into()));
         mapping.set(Field::Dst, Source::keep(about));
@@ -407,7 +419,7 @@ impl Sets {
             let typed = self.store.choose(groups, type_leaf(AddressType::Multicast), typed)?;
             return self.store.choose(special, type_leaf(AddressType::Broadcast), typed);
         }
-        let found = self.asked(host, family, &mut mapping, field, "lo")?;
+        let found = self.asked(host, family, &mut mapping, field, "lo", None)?;
         let Sets { store, routes, .. } = self;
         let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
             Some(r @ Route::Found(route, _)) => {
@@ -482,7 +494,7 @@ impl Sets {
             let mut here = Ref::NONE;
             for family in [Family::Ipv4, Family::Ipv6] {
                 let oif = if loose || family == Family::Ipv4 { None } else { Some(interface.name.as_str()) };
-                let routing = self.routing(host, family, oif)?;
+                let routing = self.routing(host, family, oif, None)?;
                 let lo = self.names.number("lo");
                 let mut back = Mapping::default();
                 back.set(Field::Iif, Source::constant(Field::Iif, lo.into()));

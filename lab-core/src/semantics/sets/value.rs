@@ -376,7 +376,7 @@ impl Sets {
                 if !has("mark") {
                     mapping.set(Field::Mark, Source::constant(Field::Mark, 0));
                 }
-                let routes = sets.asked(at.host, family, &mut mapping, asked, "lo")?;
+                let routes = sets.asked(at.host, family, &mut mapping, asked, "lo", None)?;
                 let Sets { store, routes: cache, names, .. } = sets;
                 let named = store.map_leaves(routes, &mut |leaf| match cache.leaves.value(leaf) {
                     Some(Route::Unknown(_)) => Ref::leaf(UNKNOWN),

@@ -1,0 +1,399 @@
+//! Tunnels for flows: VXLAN, GRE and its like, WireGuard.
+
+use std::net::IpAddr;
+
+use super::engine::{constant_address, Symbolic};
+use super::flow::{Carried, Ends, Flow, Inside, Now};
+use super::walk::Step;
+use super::way::{Asked, Routed};
+use crate::addr::{Family, Mac};
+use crate::model::{FdbEntry, Host, Interface, InterfaceKind, PortValue, Stage, Tunnel, Vxlan, Wireguard};
+use crate::semantics::icmp::default_ttl;
+use crate::semantics::segment::behind;
+use crate::semantics::tunnel::{protocol, room, taker, too_big};
+use crate::space::{Error, Field, Source};
+
+/// Ethernet, VXLAN and UDP headers, in bytes.
+const VXLAN: u32 = 14 + 8 + 8;
+
+/// UDP's header, WireGuard's, and the tag that authenticates, in bytes.
+const WIREGUARD: u32 = 8 + 16 + 16;
+
+/// An outer packet to be.
+struct Outer<'s> {
+    src: Option<IpAddr>,
+    dst: IpAddr,
+    protocol: u8,
+    /// The source port, and the destination port.
+    ports: Option<(PortValue, u16)>,
+    ttl: u8,
+    length: u32,
+    df: bool,
+    /// Its mark, and the one that routing is asked with.
+    marks: (u32, u32),
+    link: Option<&'s str>,
+}
+
+impl<'a> Symbolic<'a> {
+    /// Wraps packets and routes the outer ones, which are the host's own: each
+    /// with the way, and the MTU there.
+    fn wrap(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        carried: Carried,
+        outer: &Outer,
+        flow: Flow,
+    ) -> Result<Vec<(super::flow::Way<'a>, u32, Flow)>, Error> {
+        let tunnel = (host.name.clone(), device.name.clone());
+        if flow.inside.iter().any(|i| i.tunnel == tunnel) {
+            self.dropped(flow, &host.name, Stage::TunnelLoop);
+            return Ok(Vec::new());
+        }
+        let family = Family::of(outer.dst);
+        let constant = Source::constant;
+        let src = outer.src.filter(|a| Family::of(*a) == family).map(|a| constant_address(Field::Src, a));
+        let mut wrapped = flow.clone().scrubbed();
+        wrapped.inside.push(Inside {
+            tunnel,
+            carried,
+            tags: std::mem::take(&mut wrapped.tags),
+            now: flow.now.clone(),
+            kind: flow.kind,
+            fresh: flow.fresh,
+        });
+        let protocol = constant(Field::Protocol, outer.protocol.into());
+        wrapped.kind = (constant(Field::Family, u128::from(family == Family::Ipv6)), protocol);
+        let (sport, fresh) = match outer.ports {
+            Some((PortValue::Fresh(range), _)) => (Source::keep(Field::FreshPort), Some(range)),
+            Some((PortValue::Is(port), _)) => (constant(Field::Sport, port.into()), None),
+            None => (constant(Field::Sport, 0), None),
+        };
+        wrapped.now = Now {
+            ends: Ends {
+                src: src.unwrap_or(constant(Field::Src, 0)),
+                dst: constant_address(Field::Dst, outer.dst),
+                sport,
+                dport: constant(Field::Dport, outer.ports.map_or(0, |(_, dport)| dport).into()),
+            },
+            tos: constant(Field::Tos, 0),
+            fixed: vec![
+                (Field::IcmpType, 0),
+                (Field::IcmpCode, 0),
+                (Field::TcpFlags, 0),
+                (Field::SctpInit, 0),
+            ],
+            ttl: outer.ttl,
+            length: outer.length,
+            df: outer.df,
+            fragment: None,
+            mark: outer.marks.1,
+        };
+        wrapped.fresh = fresh;
+        let asked = Asked {
+            src,
+            oif: outer.link,
+            tos: constant(Field::Tos, 0),
+            protocol: Some(protocol),
+            ports: outer.ports.is_some(),
+        };
+        let mut ways = Vec::new();
+        for (routed, mut part) in self.route_out(host, &wrapped, asked)? {
+            match routed {
+                Routed::By(way, _) if way.device.name == device.name => {
+                    self.dropped(part, &host.name, Stage::TunnelLoop);
+                }
+                Routed::By(way, chosen) => {
+                    part.now.mark = outer.marks.0;
+                    if let Some(chosen) = chosen {
+                        part.now.ends.src = chosen;
+                    }
+                    ways.push((way, way.mtu.unwrap_or(way.device.mtu).min(way.device.mtu), part));
+                }
+                Routed::Errno(_) => self.dropped(part, &host.name, Stage::NoRoute),
+                Routed::Unknown(why) => self.dropped(part, &host.name, Stage::Unmodelled(why)),
+            }
+        }
+        Ok(ways)
+    }
+
+    /// Into a VXLAN.
+    pub(super) fn encapsulate(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        vxlan: &'a Vxlan,
+        macs: (Mac, Mac),
+        flow: Flow,
+    ) -> Result<(), Error> {
+        let (found, flow) = self.remote(host, device, vxlan, macs.1, flow);
+        let Some((remote, port, vni)) = found else {
+            self.dropped(flow, &host.name, Stage::Silent);
+            return Ok(());
+        };
+        let family = Family::of(remote);
+        let header = if family == Family::Ipv4 { 20 } else { 40 };
+        let outer = Outer {
+            src: vxlan.local,
+            dst: remote,
+            protocol: 17,
+            ports: Some((PortValue::EPHEMERAL, port)),
+            ttl: if vxlan.ttl == 0 { default_ttl(host, family) } else { vxlan.ttl },
+            length: flow.now.on_wire() + VXLAN + header,
+            df: false,
+            marks: (flow.now.mark, flow.now.mark),
+            link: vxlan.link.as_deref(),
+        };
+        let master = device.master.as_deref().and_then(|m| host.interface(m));
+        let bridged = master.is_some_and(|m| matches!(m.kind, InterfaceKind::Bridge(_)));
+        let answers = bridged && !flow.sent && flow.tags.is_empty();
+        for (way, mtu, part) in self.wrap(host, device, Carried::Vxlan { vni, macs }, &outer, flow)? {
+            if answers && outer.length > mtu {
+                // Whether the kernel answers depends on what is inside.
+                let why = format!("{}: whether {} tells that packets are too big", host.name, device.name);
+                let part = part.claimless(&[why]);
+                self.refused_at(part, &host.name, Stage::Mtu);
+                continue;
+            }
+            self.local_out(host, way, part)?;
+        }
+        Ok(())
+    }
+
+    /// Into GRE, IPIP, SIT or ip6tnl.
+    pub(super) fn tunnel_out(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        tunnel: &'a Tunnel,
+        macs: (Mac, Mac),
+        flow: Flow,
+    ) -> Result<(), Error> {
+        let Some(inner) = flow.family(&self.sets.store) else { return Ok(()) };
+        if tunnel.inside.is_some_and(|only| only != inner) && !tunnel.kind.is_ethernet() {
+            self.dropped(flow, &host.name, Stage::Silent);
+            return Ok(());
+        }
+        let Some(remote) = tunnel.remote else {
+            let what = format!("where {} without a remote sends to", device.name);
+            self.dropped(flow, &host.name, Stage::Unmodelled(what));
+            return Ok(());
+        };
+        let number = protocol(tunnel, inner);
+        let carried = match tunnel.kind.is_ethernet() {
+            true => Carried::Frame { key: tunnel.key_out, macs },
+            false => Carried::Packet { protocol: number, key: tunnel.key_out },
+        };
+        let outer = Outer {
+            src: tunnel.local,
+            dst: remote,
+            protocol: number,
+            ports: None,
+            ttl: if tunnel.ttl == 0 { flow.now.ttl } else { tunnel.ttl },
+            length: flow.now.on_wire() + tunnel.overhead(),
+            df: room(tunnel, device, 0, inner, flow.now.df).0,
+            marks: (flow.now.mark, 0),
+            link: tunnel.link.as_deref(),
+        };
+        let (df, length) = (flow.now.df, flow.now.on_wire());
+        for (way, mtu, part) in self.wrap(host, device, carried, &outer, flow)? {
+            let (_, room) = room(tunnel, device, mtu, inner, df);
+            if too_big(tunnel, inner, df, length, room).is_some() {
+                self.refused_at(part, &host.name, Stage::Mtu);
+                continue;
+            }
+            self.local_out(host, way, part)?;
+        }
+        Ok(())
+    }
+
+    /// Into WireGuard: to the peer that the destination belongs to.
+    pub(super) fn encrypt(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        settings: &'a Wireguard,
+        flow: Flow,
+    ) -> Result<(), Error> {
+        let dst = flow.now.ends.dst;
+        let nets = || settings.peers.iter().flat_map(|p| p.allowed.clone()).collect();
+        let peers = self.by_address(&flow, dst, nets, |a| settings.peer(a).map(|p| &p.public_key))?;
+        for (peer, flow) in peers {
+            let peer = settings.peers.iter().find(|p| Some(&p.public_key) == peer);
+            let Some((peer, endpoint)) = peer.and_then(|p| p.endpoint.map(|e| (p, e))) else {
+                self.refused_at(flow, &host.name, Stage::HostUnreachable);
+                continue;
+            };
+            let family = Family::of(endpoint.ip());
+            let header = if family == Family::Ipv4 { 20 } else { 40 };
+            let inner = flow.now.on_wire();
+            let padded = inner.next_multiple_of(16).min(device.mtu.max(inner));
+            let outer = Outer {
+                src: None,
+                dst: endpoint.ip(),
+                protocol: 17,
+                ports: Some((PortValue::Is(settings.port), endpoint.port())),
+                ttl: default_ttl(host, family),
+                length: padded + WIREGUARD + header,
+                df: false,
+                marks: (settings.mark, settings.mark),
+                link: None,
+            };
+            let carried =
+                Carried::Encrypted { from: settings.public_key.clone(), to: peer.public_key.clone() };
+            for (way, _, part) in self.wrap(host, device, carried, &outer, flow)? {
+                self.local_out(host, way, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where frames to an address go: the table's entry, else the default
+    /// destinations; of several, the one behind which the receiver sits.
+    fn remote(
+        &self,
+        host: &'a Host,
+        device: &'a Interface,
+        vxlan: &Vxlan,
+        mac: Mac,
+        flow: Flow,
+    ) -> (Option<(IpAddr, u16, u32)>, Flow) {
+        let of = |e: &FdbEntry| {
+            e.destination.map(|d| (d, e.port.unwrap_or(vxlan.port), e.vni.unwrap_or(vxlan.vni)))
+        };
+        let entries = |wanted: Mac| {
+            host.fdb.iter().filter(move |e| e.interface == device.name && e.mac == wanted).filter_map(of)
+        };
+        if !mac.is_group() {
+            if let Some(found) = entries(mac).next() {
+                return (Some(found), flow);
+            }
+        }
+        let mut defaults: Vec<_> = entries(Mac::ZERO).collect();
+        let own = vxlan.remote.map(|r| (r, vxlan.port, vxlan.vni));
+        defaults.extend(own.filter(|own| !defaults.contains(own)));
+        if defaults.len() <= 1 {
+            return (defaults.first().copied(), flow);
+        }
+        let owner = behind(self.lab, host, device).owner(mac);
+        let found = owner.and_then(|receiver| {
+            defaults.iter().find(|(remote, ..)| receiver.host.interface_with(*remote).is_some()).copied()
+        });
+        match found {
+            Some(found) => (Some(found), flow),
+            None => {
+                let why = format!("{}: a frame to every peer of {}", host.name, device.name);
+                (defaults.first().copied(), flow.claimless(&[why]))
+            }
+        }
+    }
+
+    /// Takes packets out of a tunnel again, at the device that is its end.
+    pub(super) fn decapsulate(&mut self, host: &'a Host, flow: Flow) -> Result<(), Error> {
+        let Some(inside) = flow.inside.last().cloned() else { return Ok(()) };
+        let dport = flow.now.ends.dport.value as u16;
+        let wireguard =
+            |i: &&Interface| matches!(&i.kind, InterfaceKind::Wireguard(w) if i.up && w.port == dport);
+        match &inside.carried {
+            Carried::Vxlan { vni, macs } => {
+                let is = |i: &&Interface| {
+                    i.up && matches!(&i.kind, InterfaceKind::Vxlan(v) if v.vni == *vni && v.port == dport)
+                };
+                match host.interfaces.iter().find(is) {
+                    Some(device) => self.unwrapped(host, device, *macs, flow, None),
+                    None => self.dropped(flow, &host.name, Stage::TunnelUnknown),
+                }
+            }
+            Carried::Packet { protocol, key } => self.taken_out(host, flow, *protocol, *key, None)?,
+            Carried::Frame { key, macs } => self.taken_out(host, flow, 47, *key, Some(*macs))?,
+            Carried::Encrypted { from, to } => {
+                let found = host.interfaces.iter().find(wireguard).and_then(|i| match &i.kind {
+                    InterfaceKind::Wireguard(w) if w.public_key == *to => Some((i, w)),
+                    _ => None,
+                });
+                let Some((device, settings)) =
+                    found.filter(|(_, w)| w.peers.iter().any(|p| p.public_key == *from))
+                else {
+                    self.dropped(flow, &host.name, Stage::TunnelUnknown);
+                    return Ok(());
+                };
+                let nets = || settings.peers.iter().flat_map(|p| p.allowed.clone()).collect();
+                let mut inner = flow.clone();
+                inner.kind = inside.kind;
+                let src = inside.now.ends.src;
+                let sources =
+                    self.by_address(&inner, src, nets, |a| settings.peer(a).map(|p| &p.public_key))?;
+                for (peer, part) in sources {
+                    let part = Flow { set: part.set, ..flow.clone() };
+                    match peer {
+                        Some(peer) if peer == from => {
+                            self.unwrapped(host, device, (Mac::ZERO, Mac::ZERO), part, Some(0));
+                        }
+                        _ => self.dropped(part, &host.name, Stage::WireguardAllowedIps),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Out of GRE and the like: by the tunnel whose ends these are, for each
+    /// source that they may have.
+    fn taken_out(
+        &mut self,
+        host: &'a Host,
+        flow: Flow,
+        number: u8,
+        key: Option<u32>,
+        macs: Option<(Mac, Mac)>,
+    ) -> Result<(), Error> {
+        let ends: Vec<IpAddr> = host
+            .interfaces
+            .iter()
+            .filter_map(|i| match &i.kind {
+                InterfaceKind::Tunnel(tunnel) => Some([tunnel.remote, tunnel.local]),
+                _ => None,
+            })
+            .flatten()
+            .flatten()
+            .collect();
+        let nets = || ends.iter().map(|a| ipnet::IpNet::from(*a)).collect();
+        let src = flow.now.ends.src;
+        for (from, part) in self.by_address(&flow, src, nets, |a| a)? {
+            let dst = part.now.ends.dst;
+            let nets = || ends.iter().map(|a| ipnet::IpNet::from(*a)).collect();
+            for (device, part) in self.by_address(&part, dst, nets, |to| {
+                taker(host, (from, to), number, key, macs.is_some()).map(|i| &i.name)
+            })? {
+                match device.and_then(|name| host.interface(name)) {
+                    Some(device) => {
+                        let macs = macs.unwrap_or((Mac::ZERO, Mac::ZERO));
+                        self.unwrapped(host, device, macs, part, None);
+                    }
+                    None => self.refused_at(part, &host.name, Stage::TunnelUnknown),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with what was inside, at a device; with a mark of its own, or
+    /// the outer packet's.
+    fn unwrapped(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        macs: (Mac, Mac),
+        mut flow: Flow,
+        mark: Option<u32>,
+    ) {
+        let Some(inside) = flow.inside.pop() else { return };
+        let mark = mark.unwrap_or(flow.now.mark);
+        let mut inner = flow.scrubbed();
+        inner.now = Now { mark, ..inside.now };
+        inner.kind = inside.kind;
+        inner.fresh = inside.fresh;
+        inner.tags = inside.tags;
+        self.push(Step::Arrive(host, device, macs, inner));
+    }
+}
