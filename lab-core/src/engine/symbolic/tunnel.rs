@@ -11,7 +11,7 @@ use crate::model::{FdbEntry, Host, Interface, InterfaceKind, PortValue, Stage, T
 use crate::semantics::icmp::default_ttl;
 use crate::semantics::segment::behind;
 use crate::semantics::tunnel::{protocol, room, taker, too_big};
-use crate::space::{Error, Field, Source};
+use crate::space::{Error, Field, Ref, Source};
 
 /// Ethernet, VXLAN and UDP headers, in bytes.
 const VXLAN: u32 = 14 + 8 + 8;
@@ -148,16 +148,55 @@ impl<'a> Symbolic<'a> {
         let bridged = master.is_some_and(|m| matches!(m.kind, InterfaceKind::Bridge(_)));
         let answers = bridged && !flow.sent && flow.tags.is_empty();
         for (way, mtu, part) in self.wrap(host, device, Carried::Vxlan { vni, macs }, &outer, flow)? {
+            let mut silent = vec![part];
             if answers && outer.length > mtu {
-                // Whether the kernel answers depends on what is inside.
-                let why = format!("{}: whether {} tells that packets are too big", host.name, device.name);
-                let part = part.claimless(&[why]);
-                self.refused_at(part, &host.name, Stage::Mtu);
-                continue;
+                let room = mtu.saturating_sub(VXLAN + header);
+                let (told, others) = self.told_too_big(silent.remove(0), room)?;
+                silent = others;
+                for part in told {
+                    self.refused_at(part, &host.name, Stage::Mtu);
+                }
             }
-            self.local_out(host, way, part)?;
+            for part in silent {
+                self.local_out(host, way, part)?;
+            }
         }
         Ok(())
+    }
+
+    /// Wrapped packets that are answered as if by their receiver, and the
+    /// others ([`crate::semantics::icmp::too_big_for_tunnel`]).
+    fn told_too_big(&mut self, flow: Flow, room: u32) -> Result<(Vec<Flow>, Vec<Flow>), Error> {
+        let Some(inside) = flow.inside.last() else { return Ok((Vec::new(), vec![flow])) };
+        let mut inner = flow.clone();
+        (inner.now, inner.kind, inner.fresh) = (inside.now.clone(), inside.kind, inside.fresh);
+        let v4 = inner.family(&self.sets.store) != Some(Family::Ipv6);
+        let fits = if v4 { inside.now.df && room >= 576 } else { room >= 1280 };
+        if !fits {
+            return Ok((Vec::new(), vec![flow]));
+        }
+        let store = &mut self.sets.store;
+        let mut untold = Ref::NONE;
+        let strange: &[&str] = match v4 {
+            true => &["224.0.0.0/4", "127.0.0.0/8", "0.0.0.0/32"],
+            false => &["ff00::/8", "::1/128", "::/128"],
+        };
+        for net in strange.iter().filter_map(|net| net.parse().ok()) {
+            for field in [Field::Src, Field::Dst] {
+                let bad = store.in_prefix(field, net)?;
+                untold = store.or_else(untold, bad)?;
+            }
+        }
+        let protocol = store.value(Field::Protocol, if v4 { 1 } else { 58 })?;
+        let kinds: &[(u128, u128)] = if v4 { &[(3, 5), (11, 12)] } else { &[(0, 127)] };
+        for (low, high) in kinds {
+            let errors = store.range(Field::IcmpType, *low, *high)?;
+            let errors = store.guard(protocol, errors)?;
+            untold = store.or_else(untold, errors)?;
+        }
+        let (untold, told) = self.divide(inner, untold)?;
+        let outer = |parts: Vec<Flow>| parts.iter().map(|part| flow.part(part.set)).collect();
+        Ok((outer(told), outer(untold)))
     }
 
     /// Into GRE, IPIP, SIT or ip6tnl.
