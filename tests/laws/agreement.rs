@@ -26,14 +26,15 @@ struct Case {
     entrances: Vec<Index>,
 }
 
+/// One lab in six has devices on top of others.
+fn labs() -> impl Strategy<Value = Lab> {
+    prop_oneof![5 => strategies::lab(), 1 => strategies::layered()]
+}
+
 fn case() -> impl Strategy<Value = Case> {
     let packets = proptest::collection::vec(strategies::packet(), 10..11);
     let entrances = proptest::collection::vec(any::<Index>(), 2..3);
-    (strategies::lab(), packets, entrances).prop_map(|(lab, packets, entrances)| Case {
-        lab,
-        packets,
-        entrances,
-    })
+    (labs(), packets, entrances).prop_map(|(lab, packets, entrances)| Case { lab, packets, entrances })
 }
 
 /// Where packets may enter a lab: hosts send, frames come by wires.

@@ -300,7 +300,10 @@ pub fn agrees(flowed: &Flowed, outcome: &Outcome, sent: &Header) -> Result<(), S
             let unanswered = match (stage(by), stage(theirs)) {
                 (
                     Some((a, Stage::HostUnreachable)),
-                    Some((b, Stage::NeighbourFailed | Stage::AnswerLost | Stage::NoRoute)),
+                    Some((
+                        b,
+                        Stage::NeighbourFailed | Stage::AnswerLost | Stage::NoRoute | Stage::WireguardNoPeer,
+                    )),
                 ) => a == b,
                 _ => false,
             };

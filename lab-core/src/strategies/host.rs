@@ -66,6 +66,11 @@ pub fn address_of(text: &str) -> Option<Address> {
 pub fn nic(host: &mut Host, number: u8, name: &str, kind: InterfaceKind, addresses: &[&str]) {
     let index = host.interfaces.len() as u32 + 1;
     let loopback = kind == InterfaceKind::Loopback;
+    let ethernet = match &kind {
+        InterfaceKind::Loopback | InterfaceKind::Wireguard(_) => false,
+        InterfaceKind::Tunnel(tunnel) => tunnel.kind.is_ethernet(),
+        _ => true,
+    };
     let own: Vec<Address> = addresses.iter().filter_map(|text| address_of(text)).collect();
     for address in &own {
         let (a, Some(net)) = (address.address, address.net()) else { continue };
@@ -94,11 +99,11 @@ pub fn nic(host: &mut Host, number: u8, name: &str, kind: InterfaceKind, address
     host.interfaces.push(Interface {
         index,
         name: name.into(),
-        mac: (!loopback).then_some(Mac([2, 0, 0, 0, number, index as u8])),
+        mac: ethernet.then_some(Mac([2, 0, 0, 0, number, index as u8])),
         mtu: if loopback { 65536 } else { 1500 },
         up: true,
         carrier: true,
-        arp: !loopback,
+        arp: ethernet && !matches!(kind, InterfaceKind::Vrf(_)),
         kind,
         master: None,
         link: None,

@@ -10,7 +10,7 @@ use crate::model::{
 
 /// A host with loopback and these devices, and default routes by a router's
 /// addresses.
-fn host(name: &str, number: u8, devices: &[(&str, &[&str])], by: &[&str]) -> Host {
+pub(super) fn host(name: &str, number: u8, devices: &[(&str, &[&str])], by: &[&str]) -> Host {
     let mut host = Host { name: name.into(), ..Host::default() };
     nic(&mut host, number, "lo", InterfaceKind::Loopback, &["127.0.0.1/8", "::1/128"]);
     for (device, addresses) in devices {
@@ -23,7 +23,7 @@ fn host(name: &str, number: u8, devices: &[(&str, &[&str])], by: &[&str]) -> Hos
     host
 }
 
-fn toward(host: &mut Host, net: &str, router: &str, device: &str) {
+pub(super) fn toward(host: &mut Host, net: &str, router: &str, device: &str) {
     let (Ok(net), Ok(router)) = (net.parse(), router.parse()) else { return };
     let mut made = route(RouteKind::Unicast, net, RouteTable::MAIN);
     made.next_hops = vec![hop(Some(router), device)];
@@ -31,7 +31,7 @@ fn toward(host: &mut Host, net: &str, router: &str, device: &str) {
 }
 
 /// Puts a bridge with addresses and ports into a host.
-fn bridge(host: &mut Host, number: u8, addresses: &[&str], ports: &[&str]) {
+pub(super) fn bridge(host: &mut Host, number: u8, addresses: &[&str], ports: &[&str]) {
     nic(host, number, "br0", InterfaceKind::Bridge(Bridge::default()), addresses);
     for port in ports {
         nic(host, number, port, InterfaceKind::Veth, &[]);
@@ -42,7 +42,7 @@ fn bridge(host: &mut Host, number: u8, addresses: &[&str], ports: &[&str]) {
     }
 }
 
-fn wired(hosts: Vec<Host>, links: &[&[(&str, &str)]]) -> Lab {
+pub(super) fn wired(hosts: Vec<Host>, links: &[&[(&str, &str)]]) -> Lab {
     let links = links
         .iter()
         .map(|ends| Link {
@@ -65,10 +65,10 @@ fn wired(hosts: Vec<Host>, links: &[&[(&str, &str)]]) -> Lab {
     }
 }
 
-const CLIENT: &[(&str, &[&str])] = &[("eth0", &["10.0.1.2/24", "fd01::2/64"])];
-const ROUTER: &[(&str, &[&str])] =
+pub(super) const CLIENT: &[(&str, &[&str])] = &[("eth0", &["10.0.1.2/24", "fd01::2/64"])];
+pub(super) const ROUTER: &[(&str, &[&str])] =
     &[("eth0", &["10.0.1.1/24", "fd01::1/64"]), ("eth1", &["10.0.2.1/24", "10.0.2.3/24", "fd02::1/64"])];
-const SERVER: &[(&str, &[&str])] = &[("eth0", &["10.0.2.2/24", "fd02::2/64"])];
+pub(super) const SERVER: &[(&str, &[&str])] = &[("eth0", &["10.0.2.2/24", "fd02::2/64"])];
 
 /// A lone host, whose devices lead out.
 fn alone() -> BoxedStrategy<Lab> {

@@ -73,11 +73,14 @@ impl Computed {
     }
 }
 
-/// Why some of a value is not known, if it is not.
+/// Why a value, or some of its parts, is not known.
 pub(super) fn unknown_part(value: &Computed) -> Option<String> {
     match value {
         Computed::Unknown(why) => Some(why.clone()),
-        Computed::Parts(parts) => parts.iter().find_map(unknown_part),
+        Computed::Parts(parts) => {
+            let why: Vec<String> = parts.iter().filter_map(unknown_part).collect();
+            (!why.is_empty()).then(|| why.join(", and "))
+        }
         _ => None,
     }
 }
