@@ -116,6 +116,8 @@ pub struct TableChains {
     pub(super) next_id: u32,
     /// Rules put in later, and the chain each is of.
     pub(super) added: HashMap<RuleId, (usize, Rule), rustc_hash::FxBuildHasher>,
+    /// Whether any base chain runs after connection tracking, and before it.
+    pub(super) runs: [bool; 2],
     /// How many rules name each chain; 2 for two or more.
     pub(super) calls: Vec<u8>,
     /// For each chain the rules that may call it, by id; made for the first

@@ -65,6 +65,9 @@ impl<'a> Compiler<'a, '_> {
         }
         self.chains.first_ids = first_ids;
         self.chains.calls = calls;
+        for base in table.chains.iter().filter(|chain| chain.base.is_some()) {
+            self.chains.runs[usize::from(is_raw(base))] = true;
+        }
         self.chains.next_id = next;
         let rules = next as usize - table.chains.len();
         self.sets.store.reserve(rules.saturating_mul(8));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::chain::{Compiled, RuleId, TableChains};
-use super::compile::{after, called, is_raw, may_return, targets, Compiler};
+use super::compile::{after, called, may_return, targets, Compiler};
 use crate::model::{Rule, Target, Verdict};
 use crate::space::Error;
 
@@ -143,12 +143,8 @@ impl Compiler<'_, '_> {
     fn ready_for_edits(&mut self, chain: usize) -> Result<(), Error> {
         self.prepare();
         // A form that is compiled only later would not know of the edit.
-        let mut forms: Vec<bool> =
-            self.table.chains.iter().filter(|c| c.base.is_some()).map(is_raw).collect();
-        forms.sort_unstable();
-        forms.dedup();
-        for raw in forms {
-            if self.chains.compiled(chain, raw).is_none() {
+        for raw in [false, true] {
+            if self.chains.runs[usize::from(raw)] && self.chains.compiled(chain, raw).is_none() {
                 std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
                 let result = self.whole_chain(chain, raw);
                 std::mem::swap(&mut self.sets.oracles, &mut self.chains.oracles);
