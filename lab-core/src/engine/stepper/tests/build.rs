@@ -11,7 +11,7 @@ use crate::engine::stepper::{walk, Entry, Sender, World};
 use crate::formats::iptables;
 use crate::model::{
     Address, Bridge, BridgePort, Endpoint, Host, Interface, InterfaceKind, Lab, Link, NextHop, Packet,
-    Payload, Place, PortValue, Route, RouteKind, RouteTable, Scope, TcpFlags, Transport,
+    Payload, Place, PortValue, Route, RouteKind, RouteTable, Scope, TcpFlags, Transport, VlanTag,
 };
 
 /// A lab under construction.
@@ -75,14 +75,19 @@ impl Build {
         let hosts = self.lab.hosts.keys().position(|h| h == host).unwrap() as u8;
         let host = self.get(host);
         let index = host.interfaces.len() as u32 + 1;
+        let ethernet = match &kind {
+            InterfaceKind::Loopback | InterfaceKind::Wireguard(_) => false,
+            InterfaceKind::Tunnel(tunnel) => tunnel.kind.is_ethernet(),
+            _ => true,
+        };
         let mut interface = Interface {
             index,
             name: name.into(),
-            mac: (kind != InterfaceKind::Loopback).then_some(Mac([2, 0, 0, 0, hosts, index as u8])),
+            mac: ethernet.then_some(Mac([2, 0, 0, 0, hosts, index as u8])),
             mtu: 1500,
             up: true,
             carrier: true,
-            arp: kind != InterfaceKind::Loopback,
+            arp: ethernet && !matches!(kind, InterfaceKind::Vrf(_)),
             kind,
             master: None,
             link: None,
@@ -126,6 +131,21 @@ impl Build {
     /// An Ethernet-like device.
     pub fn nic(&mut self, host: &str, name: &str, addresses: &[&str]) -> &mut Self {
         self.device(host, name, InterfaceKind::Veth, addresses)
+    }
+
+    /// What a device is: its link, its master, its VLANs, ….
+    pub fn change(&mut self, host: &str, device: &str, change: impl FnOnce(&mut Interface)) -> &mut Self {
+        let host = self.get(host);
+        change(host.interfaces.iter_mut().find(|i| i.name == device).unwrap());
+        self
+    }
+
+    /// A VLAN on a device, with that device's MAC address.
+    pub fn vlan(&mut self, host: &str, lower: &str, id: u16, addresses: &[&str]) -> &mut Self {
+        let name = format!("{lower}.{id}");
+        self.device(host, &name, InterfaceKind::Vlan(VlanTag::new(id)), addresses);
+        let mac = self.get(host).interface(lower).unwrap().mac;
+        self.change(host, &name, |i| (i.link, i.mac) = (Some(lower.into()), mac))
     }
 
     /// A bridge, and its ports, which are made.

@@ -3,9 +3,12 @@
 mod bridge;
 pub(crate) mod build;
 mod filter;
+mod layer2;
 mod nat;
 mod reject;
 mod route;
+mod tunnel;
+mod vrf;
 
 use crate::engine::journey::Journey;
 use crate::model::{Answer, Decision, Outcome, Packet, Stage};

@@ -1,0 +1,266 @@
+//! GRE, IPIP, SIT, WireGuard, and packets that are too big for them.
+
+use super::build::{ping, tcp, udp, Build};
+use super::{answer, rule, seen, stage};
+use crate::engine::journey::{Event, Journey};
+use crate::model::{
+    AnswerKind, InterfaceKind, Outcome, Packet, Stage, TcpFlags, Tunnel, TunnelKind, Wireguard, WireguardPeer,
+};
+
+/// The outer packets of a journey.
+fn outer(journey: &Journey) -> Vec<&Packet> {
+    let outer = journey.events.iter().filter_map(|e| match e {
+        Event::Encapsulated { outer, .. } => Some(outer.as_ref()),
+        _ => None,
+    });
+    outer.collect()
+}
+
+/// A line whose ends have a tunnel between them.
+fn line(change: impl Fn(&mut Tunnel)) -> Build {
+    let mut lab = Build::line();
+    tunnel(&mut lab, TunnelKind::Gre, &change);
+    lab
+}
+
+fn tunnel(lab: &mut Build, kind: TunnelKind, change: &impl Fn(&mut Tunnel)) {
+    let ends = match kind.outer() {
+        crate::addr::Family::Ipv4 => ["10.0.1.2", "10.0.2.2"],
+        crate::addr::Family::Ipv6 => ["fd01::2", "fd02::2"],
+    };
+    for (host, own, far, number) in [("client", 0, 1, 1), ("server", 1, 0, 2)] {
+        let mut made =
+            Tunnel { local: ends[own].parse().ok(), remote: ends[far].parse().ok(), ..Tunnel::new(kind) };
+        if host == "client" {
+            change(&mut made);
+        }
+        let mtu = 1500 - made.overhead();
+        let addresses = [format!("10.9.0.{number}/24"), format!("fd09::{number}/64")];
+        let addresses = [addresses[0].as_str(), addresses[1].as_str()];
+        lab.device(host, "tun0", InterfaceKind::Tunnel(made), &addresses);
+        lab.change(host, "tun0", |i| i.mtu = mtu);
+    }
+}
+
+fn long(length: u32, df: bool) -> Packet {
+    Packet { length, df, ..tcp(("10.9.0.1", 1), ("10.9.0.2", 22), TcpFlags::SYN) }
+}
+
+#[test]
+fn every_kind_of_tunnel_carries_what_it_can() {
+    for kind in TunnelKind::ALL {
+        for (dst, v6) in [("10.9.0.2", false), ("fd09::2", true)] {
+            let mut lab = Build::line();
+            tunnel(&mut lab, kind, &|_| {});
+            let source = if v6 { "::" } else { "0.0.0.0" };
+            let journey = lab.send(&[("client", udp((source, 1), (dst, 53)))]);
+            let carries = match kind {
+                TunnelKind::Ipip => !v6,
+                TunnelKind::Sit => v6,
+                _ => true,
+            };
+            let number = match (kind.is_gre(), v6) {
+                (true, _) => 47,
+                (false, false) => 4,
+                (false, true) => 41,
+            };
+            if carries {
+                assert!(
+                    matches!(&journey.outcome, Outcome::Delivered { at, .. } if at.to_string() == "server:tun0"),
+                    "{kind:?} {dst}: {:?}",
+                    journey.outcome
+                );
+                assert_eq!(outer(&journey)[0].transport.protocol(), number, "{kind:?}");
+            } else {
+                assert_eq!(*stage(&journey), Stage::Silent, "{kind:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_outer_packet_is_one_of_the_hosts_own() {
+    let mut lab = line(|_| {});
+    lab.rules("client", "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p gre -j DROP");
+    assert_eq!(rule(&lab.send(&[("client", long(100, true))])), ("filter", "OUTPUT", Some(1)));
+    let mut lab = line(|_| {});
+    lab.rules("server", "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i tun0 -s 10.9.0.1/32 -j DROP");
+    assert_eq!(rule(&lab.send(&[("client", long(100, true))])), ("filter", "INPUT", Some(1)));
+}
+
+#[test]
+fn a_tunnel_without_a_ttl_takes_that_of_the_packet_inside() {
+    let packet = || Packet { ttl: 9, ..long(100, true) };
+    assert_eq!(outer(&line(|t| t.ttl = 0).send(&[("client", packet())]))[0].ttl, 9);
+    assert_eq!(outer(&line(|t| t.ttl = 5).send(&[("client", packet())]))[0].ttl, 5);
+    // It runs out on the way, and the sender learns nothing.
+    let journey = line(|t| t.ttl = 1).send(&[("client", packet())]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
+    assert_eq!(*stage(&journey), Stage::Ttl);
+}
+
+#[test]
+fn a_tunnel_with_another_key_or_remote_takes_nothing() {
+    let key = line(|t| t.key_out = Some(7)).send(&[("client", long(100, true))]);
+    assert_eq!(*stage(&key), Stage::TunnelUnknown);
+    let mut lab = line(|_| {});
+    let far = "10.0.1.3".parse().ok();
+    lab.change("server", "tun0", |i| {
+        if let InterfaceKind::Tunnel(tunnel) = &mut i.kind {
+            tunnel.remote = far;
+        }
+    });
+    assert_eq!(*stage(&lab.send(&[("client", long(100, true))])), Stage::TunnelUnknown);
+    lab.change("server", "tun0", |i| {
+        if let InterfaceKind::Tunnel(tunnel) = &mut i.kind {
+            tunnel.remote = None;
+        }
+    });
+    seen(&lab.send(&[("client", long(100, true))]));
+}
+
+#[test]
+fn a_tunnel_routed_into_itself_goes_nowhere() {
+    let mut lab = line(|_| {});
+    lab.route("client", "10.0.2.2/32 dev tun0");
+    assert_eq!(*stage(&lab.send(&[("client", long(100, true))])), Stage::TunnelLoop);
+    let mut lab = line(|_| {});
+    lab.get("client").routes.retain(|r| r.next_hops.iter().all(|h| h.gateway.is_none()));
+    assert_eq!(*stage(&lab.send(&[("client", long(100, true))])), Stage::NoRoute);
+}
+
+/// Packets from the client by a router's tunnel to the server.
+fn routed(change: impl Fn(&mut Tunnel)) -> Build {
+    let mut lab = Build::line();
+    let end = |local: &str, remote: &str| {
+        let ends = (local.parse().ok(), remote.parse().ok());
+        Tunnel { local: ends.0, remote: ends.1, ..Tunnel::new(TunnelKind::Gre) }
+    };
+    let mut own = end("10.0.2.1", "10.0.2.2");
+    change(&mut own);
+    lab.device("router", "tun0", InterfaceKind::Tunnel(own), &["10.9.0.1/24"]);
+    lab.device("server", "tun0", InterfaceKind::Tunnel(end("10.0.2.2", "10.0.2.1")), &["10.9.0.2/24"]);
+    for host in ["router", "server"] {
+        lab.change(host, "tun0", |i| i.mtu = 1476);
+    }
+    lab
+}
+
+#[test]
+fn a_packet_that_must_not_be_fragmented_and_does_not_fit_is_answered() {
+    let journey = routed(|_| {})
+        .send(&[("router:eth0", Packet { src: "10.0.1.2".parse().unwrap(), ..long(1477, true) })]);
+    assert_eq!(answer(&journey).kind, AnswerKind::Icmp(3, 4));
+    assert_eq!(*stage(&journey), Stage::Mtu);
+    let fits = routed(|_| {})
+        .send(&[("router:eth0", Packet { src: "10.0.1.2".parse().unwrap(), ..long(1476, true) })]);
+    assert_eq!(seen(&fits).length, 1476);
+}
+
+#[test]
+fn a_packet_that_may_be_fragmented_goes_through_in_pieces() {
+    let packet = Packet { src: "10.0.1.2".parse().unwrap(), ..long(1500, false) };
+    let journey = routed(|_| {}).send(&[("router:eth0", packet)]);
+    let arrived = seen(&journey);
+    assert_eq!((arrived.length, arrived.fragment), (1500, None));
+    assert_eq!(outer(&journey)[0].length, 1500);
+}
+
+#[test]
+fn a_tunnel_keeps_its_mtu_over_smaller_links_and_loses_what_is_too_big() {
+    let mut lab = routed(|_| {});
+    lab.change("router", "eth1", |i| i.mtu = 1280);
+    let from = |df| Packet { src: "10.0.1.2".parse().unwrap(), ..long(1400, df) };
+    let told = lab.send(&[("router:eth0", from(true))]);
+    assert_eq!(answer(&told).kind, AnswerKind::Icmp(3, 4));
+    // The outer packet must not be fragmented either, and nobody is told.
+    let lost = lab.send(&[("router:eth0", from(false))]);
+    assert!(matches!(lost.outcome, Outcome::Dropped { .. }));
+    assert_eq!(*stage(&lost), Stage::Mtu);
+    // Without path MTU discovery, the outer packet is fragmented.
+    let mut lab = routed(|t| t.df = false);
+    lab.change("router", "eth1", |i| i.mtu = 1280);
+    seen(&lab.send(&[("router:eth0", from(false))]));
+}
+
+#[test]
+fn rules_see_fragments_whole_only_where_connections_are_tracked() {
+    let packet = || Packet { length: 1500, df: false, ..udp(("10.0.1.2", 1), ("10.0.2.2", 53)) };
+    let mut lab = Build::line();
+    lab.change("client", "eth0", |i| i.mtu = 1000);
+    lab.rules("router", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p udp --dport 53 -j ACCEPT");
+    let journey = lab.send(&[("client", packet())]);
+    assert!(journey.unknown.iter().any(|u| u.contains("fragments")), "{:?}", journey.unknown);
+    lab.rules("router", "*nat\n:POSTROUTING ACCEPT [0:0]");
+    let journey = lab.send(&[("client", packet())]);
+    assert!(journey.unknown.is_empty(), "{:?}", journey.unknown);
+    assert_eq!(seen(&journey).length, 1500);
+}
+
+/// A line whose ends trust each other for these prefixes.
+fn wireguard(to: &str, from: &str) -> Build {
+    let mut lab = Build::line();
+    let end = |own: &str, peer: &str, endpoint: &str, allowed: &str| {
+        InterfaceKind::Wireguard(Wireguard {
+            public_key: own.into(),
+            port: 51820,
+            mark: 0,
+            peers: vec![WireguardPeer {
+                public_key: peer.into(),
+                preshared: false,
+                endpoint: endpoint.parse().ok(),
+                allowed: vec![allowed.parse().unwrap()],
+                keepalive: None,
+            }],
+        })
+    };
+    lab.device("client", "wg0", end("c", "s", "10.0.2.2:51820", to), &["10.9.0.1/24"]);
+    lab.device("server", "wg0", end("s", "c", "10.0.1.2:51820", from), &["10.9.0.2/24"]);
+    lab
+}
+
+#[test]
+fn wireguard_wraps_a_packet_for_the_peer_of_its_destination() {
+    let lab = wireguard("10.9.0.0/24", "10.9.0.0/24");
+    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
+    assert!(matches!(&journey.outcome, Outcome::Delivered { at, .. } if at.to_string() == "server:wg0"));
+    let outer = outer(&journey)[0];
+    assert_eq!(outer.to_string(), "udp 10.0.1.2:51820 -> 10.0.2.2:51820");
+    // Padded to sixteen bytes, with 60 of headers and a tag.
+    assert_eq!(outer.length, seen(&journey).length.next_multiple_of(16) + 60);
+    assert!(!outer.df);
+}
+
+#[test]
+fn wireguard_without_a_peer_for_the_destination_is_host_unreachable() {
+    let mut lab = wireguard("10.9.0.9/32", "10.9.0.0/24");
+    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
+    assert_eq!(*stage(&journey), Stage::HostUnreachable);
+    assert_eq!(answer(&journey).kind, AnswerKind::Icmp(3, 1));
+    // Where the answer is lost, the reason is what is seen.
+    lab.rules("client", "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p icmp --icmp-type 3 -j DROP");
+    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
+    assert_eq!(*stage(&journey), Stage::WireguardNoPeer);
+}
+
+#[test]
+fn a_wireguard_peer_may_only_send_from_its_addresses() {
+    let lab = wireguard("10.9.0.0/24", "10.9.0.7/32");
+    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
+    assert_eq!(*stage(&journey), Stage::WireguardAllowedIps);
+}
+
+#[test]
+fn the_longest_allowed_prefix_decides_between_wireguard_peers() {
+    let peer = |key: &str, net: &str| WireguardPeer {
+        public_key: key.into(),
+        preshared: false,
+        endpoint: None,
+        allowed: vec![net.parse().unwrap()],
+        keepalive: None,
+    };
+    let peers = vec![peer("wide", "10.0.0.0/8"), peer("narrow", "10.9.0.0/16"), peer("other", "10.8.0.0/16")];
+    let device = Wireguard { peers, ..Wireguard::default() };
+    let of = |address: &str| device.peer(address.parse().unwrap()).map(|p| p.public_key.as_str());
+    assert_eq!((of("10.9.1.1"), of("10.7.1.1"), of("11.0.0.1")), (Some("narrow"), Some("wide"), None));
+}

@@ -1,0 +1,150 @@
+//! VRFs: tables of their own, and hooks that run twice.
+
+use super::build::{ping, tcp, udp, Build};
+use super::{rule, seen, stage};
+use crate::addr::Family;
+use crate::engine::explore::Choices;
+use crate::engine::journey::Journey;
+use crate::engine::stepper::{walk, Entry, Sender, World};
+use crate::model::{InterfaceKind, Outcome, PolicyAction, PolicyRule, RouteTable, Stage, TcpFlags};
+
+/// A line whose router has these devices in a VRF.
+fn line(ports: &[&str]) -> Build {
+    let mut lab = Build::line();
+    lab.device("router", "red", InterfaceKind::Vrf(10), &[]);
+    for port in ports {
+        lab.change("router", port, |i| i.master = Some("red".into()));
+        let router = lab.get("router");
+        for route in &mut router.routes {
+            if route.next_hops.iter().any(|h| h.interface.as_deref() == Some(port)) {
+                route.table = RouteTable(10);
+            }
+        }
+    }
+    let router = lab.get("router");
+    for family in [Family::Ipv4, Family::Ipv6] {
+        router.rules.extend(PolicyRule::initial(family));
+        router.rules.push(PolicyRule::new(family, 1000, PolicyAction::LookupVrf));
+    }
+    router.rules.sort_by_key(|r| r.priority);
+    lab
+}
+
+fn bound(lab: &Build, dst: &str) -> Journey {
+    let entry = Entry::SendBound("router".into(), Sender::Socket, "red".into());
+    let packet = tcp(("0.0.0.0", 1), (dst, 22), TcpFlags::SYN);
+    walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet)
+}
+
+#[test]
+fn packets_of_a_vrf_are_routed_by_its_table() {
+    let lab = line(&["eth0", "eth1"]);
+    assert_eq!(seen(&lab.send(&[("client", ping("0.0.0.0", "10.0.2.2"))])).ttl, 63);
+}
+
+#[test]
+fn a_vrf_whose_table_says_nothing_goes_on_to_the_main_table() {
+    let mut lab = line(&["eth0"]);
+    seen(&lab.send(&[("client", ping("0.0.0.0", "10.0.2.2"))]));
+    lab.route("router", "unreachable default table 10");
+    let journey = lab.send(&[("client", ping("0.0.0.0", "10.0.2.2"))]);
+    assert_eq!(*stage(&journey), Stage::HostUnreachable);
+}
+
+#[test]
+fn what_is_delivered_in_a_vrf_came_by_its_port() {
+    let lab = line(&["eth0", "eth1"]);
+    let journey = lab.send(&[("client", ping("0.0.0.0", "10.0.1.1"))]);
+    assert!(matches!(&journey.outcome, Outcome::Delivered { at, .. } if at.to_string() == "router:eth0"));
+}
+
+#[test]
+fn only_a_socket_that_is_bound_to_a_vrf_sends_in_it() {
+    let lab = line(&["eth0", "eth1"]);
+    let journey = lab.send(&[("router", ping("0.0.0.0", "10.0.2.2"))]);
+    assert_eq!(*stage(&journey), Stage::Send("ENETUNREACH".into()));
+    assert_eq!(seen(&bound(&lab, "10.0.2.2")).src.to_string(), "10.0.2.1");
+}
+
+#[test]
+fn prerouting_sees_the_port_and_then_the_vrf() {
+    for (device, number) in [("eth0", 1), ("red", 1)] {
+        let mut lab = line(&["eth0", "eth1"]);
+        lab.rules("router", &format!("*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i {device} -j DROP"));
+        let journey = lab.send(&[("client", ping("0.0.0.0", "10.0.2.2"))]);
+        assert_eq!(rule(&journey), ("raw", "PREROUTING", Some(number)), "{device}");
+    }
+}
+
+#[test]
+fn forward_and_input_see_the_vrf_come_in_and_the_port_go_out() {
+    let rules = "*filter\n:FORWARD DROP [0:0]\n:INPUT DROP [0:0]\n\
+        -A FORWARD -i red -o eth1 -j ACCEPT\n-A INPUT -i red -j ACCEPT";
+    let mut lab = line(&["eth0", "eth1"]);
+    lab.rules("router", rules);
+    seen(&lab.send(&[("client", ping("0.0.0.0", "10.0.2.2"))]));
+    seen(&lab.send(&[("client", ping("0.0.0.0", "10.0.1.1"))]));
+}
+
+#[test]
+fn output_sees_what_a_vrf_sends_untracked_first_and_then_by_its_port() {
+    for (condition, stops) in [
+        ("-o red -m conntrack --ctstate UNTRACKED", true),
+        ("-o red -m conntrack --ctstate NEW", false),
+        ("-o eth1 -m conntrack --ctstate NEW", true),
+        ("-o eth1 -m conntrack --ctstate UNTRACKED", false),
+    ] {
+        let mut lab = line(&["eth0", "eth1"]);
+        lab.rules("router", &format!("*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT {condition} -j DROP"));
+        let dropped = matches!(bound(&lab, "10.0.2.2").outcome, Outcome::Dropped { .. });
+        assert_eq!(dropped, stops, "{condition}");
+    }
+}
+
+#[test]
+fn nat_of_what_a_vrf_sends_happens_at_its_port() {
+    let mut lab = line(&["eth0", "eth1"]);
+    lab.rules(
+        "router",
+        "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o red -j SNAT --to-source 10.0.2.7",
+    );
+    assert_eq!(seen(&bound(&lab, "10.0.2.2")).src.to_string(), "10.0.2.1");
+    let mut lab = line(&["eth0", "eth1"]);
+    lab.rules(
+        "router",
+        "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth1 -j SNAT --to-source 10.0.2.7",
+    );
+    assert_eq!(seen(&bound(&lab, "10.0.2.2")).src.to_string(), "10.0.2.7");
+}
+
+#[test]
+fn a_vrf_reaches_its_own_addresses_by_its_device() {
+    let lab = line(&["eth0", "eth1"]);
+    let journey = bound(&lab, "10.0.1.1");
+    assert!(matches!(&journey.outcome, Outcome::Delivered { at, .. } if at.to_string() == "router:red"));
+}
+
+#[test]
+fn the_reverse_path_of_a_vrf_may_be_any_of_its_ports() {
+    let mut lab = line(&["eth0", "eth1"]);
+    lab.sysctl("router", "net.ipv4.conf.all.rp_filter", 1);
+    seen(&lab.send(&[("router:eth0", udp(("10.0.2.9", 1), ("10.0.2.2", 53)))]));
+    let mut lab = line(&["eth0"]);
+    lab.sysctl("router", "net.ipv4.conf.all.rp_filter", 1);
+    let journey = lab.send(&[("router:eth0", udp(("10.0.2.9", 1), ("10.0.1.1", 53)))]);
+    assert_eq!(*stage(&journey), Stage::RpFilter);
+}
+
+#[test]
+fn an_error_is_routed_in_the_vrf_of_the_device_that_has_the_packet() {
+    // Rejected at FORWARD: in the VRF it came in by.
+    let mut lab = line(&["eth0", "eth1"]);
+    lab.rules("router", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -j REJECT");
+    let journey = lab.send(&[("client", ping("0.0.0.0", "10.0.2.2"))]);
+    assert!(matches!(&journey.outcome, Outcome::Rejected { answer, .. } if answer.came_back));
+    // Nobody answers on a device outside the VRF: there the way back is unknown.
+    let mut lab = line(&["eth0"]);
+    lab.route("router", "10.0.2.0/24 dev eth1 table 10");
+    let journey = lab.send(&[("client", ping("0.0.0.0", "10.0.2.77"))]);
+    assert_eq!(*stage(&journey), Stage::NeighbourFailed);
+}
