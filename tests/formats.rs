@@ -4,20 +4,30 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use lab_core::addr::Family;
 use lab_core::formats::{
-    address, fdb, ipset, iptables, lab_toml, link, neighbour, nft_json, route, rule, sysctl,
+    address, bridge_vlan, fdb, ipset, iptables, lab_toml, link, neighbour, nft_json, route, rule, sysctl,
+    wireguard,
 };
 use lab_workspace::{hosts, stage, STAGES};
 
-/// Every file of that name in the bundled lab: where it is, and its text.
+/// The hosts of the recorded networks.
+fn recorded() -> Vec<PathBuf> {
+    let inside = |path: PathBuf| fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
+    let networks = inside(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded"));
+    networks.map(|n| n.join("hosts")).filter(|h| h.is_dir()).flat_map(inside).collect()
+}
+
+/// Every file of that name in the bundled lab and the recorded networks: where
+/// it is, and its text.
 fn files(name: &str) -> Vec<(String, String)> {
-    let folders =
-        STAGES.iter().flat_map(|s| hosts(s)).map(|host| host.join(name)).filter(|path| path.exists());
+    let all = STAGES.iter().flat_map(|s| hosts(s)).chain(recorded());
+    let folders = all.map(|host| host.join(name)).filter(|path| path.exists());
     let read = folders.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap()));
     let read: Vec<(String, String)> = read.collect();
-    assert!(read.len() >= STAGES.len(), "{} {name}", read.len());
+    assert!(!read.is_empty(), "{name}");
     read
 }
 
@@ -61,11 +71,13 @@ fn counters_come_back_as_they_were_saved() {
 
 #[test]
 fn ip_sets_print_as_they_were_saved() {
+    let mut read = 0;
     for (path, text) in files("ipset.save") {
         let sets = ipset::parse("ipset.save", &text).unwrap();
-        assert!(!sets.is_empty());
+        read += sets.len();
         assert_eq!(ipset::print(&sets), text, "{path}");
     }
+    assert!(read > 20, "{read}");
 }
 
 #[test]
@@ -136,6 +148,20 @@ fn policy_rules_survive_printing() {
 fn neighbours_and_forwarding_entries_survive_printing() {
     law("neigh.json", |t| neighbour::parse("f", t).unwrap(), |v| neighbour::print(v));
     law("fdb.json", |t| fdb::parse("f", t).unwrap().0, |v| fdb::print(v));
+}
+
+#[test]
+fn vlans_and_wireguard_devices_survive_printing() {
+    law(
+        "bridge-vlan.json",
+        |t| bridge_vlan::parse("f", t).unwrap(),
+        |v| bridge_vlan::print(v.iter().map(|(name, vlans)| (name.as_str(), vlans.as_slice()))),
+    );
+    law(
+        "wireguard.dump",
+        |t| wireguard::parse("f", t).unwrap(),
+        |v| wireguard::print(v.iter().map(|(name, device)| (name.as_str(), device))),
+    );
 }
 
 #[test]

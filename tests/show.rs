@@ -1,5 +1,7 @@
 //! `lab show`: what was understood of a snapshot.
 
+use std::path::{Path, PathBuf};
+
 use lab_workspace::{ask, stage, STAGES};
 
 #[test]
@@ -33,6 +35,43 @@ fn everything_in_the_bundled_lab_is_understood() {
         assert!(!run.out.contains("not understood") && !run.out.contains("not told"), "{name}");
         assert_eq!((run.code, run.err.as_str()), (0, ""), "{name}");
     }
+}
+
+fn recorded() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded")
+}
+
+#[test]
+fn everything_in_the_recorded_networks_is_understood() {
+    for entry in std::fs::read_dir(recorded()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            let run = ask("show", &path, &[]);
+            assert!(!run.out.contains("not understood") && !run.out.contains("not told"), "{}", run.out);
+        }
+    }
+}
+
+#[test]
+fn devices_on_top_of_others_say_what_they_are() {
+    let mut told = String::new();
+    for (network, host) in [
+        ("vlan-bridge", "sw"),
+        ("vlan-bridge", "r1"),
+        ("bond", "srv"),
+        ("vrf", "r1"),
+        ("macvlan", "dock"),
+        ("ipip", "r1"),
+        ("wireguard", "wa"),
+        ("vxlan-mtu", "v1"),
+    ] {
+        let run = ask("show", &recorded().join(network), &[host]);
+        told += &format!("{network}\n");
+        let devices =
+            run.out.lines().filter(|l| l.starts_with("  ") && l.contains('(') && !l.contains("  table"));
+        devices.for_each(|line| told += &format!("{line}\n"));
+    }
+    insta::assert_snapshot!("devices", told);
 }
 
 #[test]

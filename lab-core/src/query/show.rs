@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::{ends, Error};
-use crate::model::{Host, Lab, Match, Statement, Target, Unmodelled};
+use crate::model::{BridgeVlan, Host, Interface, InterfaceKind, Lab, Match, Statement, Target, Unmodelled};
+use crate::semantics::segment;
 
 /// One host in short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +38,8 @@ pub struct InterfaceSummary {
     pub name: String,
     /// What sort of device it is.
     pub kind: String,
+    /// What sets it apart from others of its kind: its VLANs, its ends, ….
+    pub details: Vec<String>,
     /// Whether it is up.
     pub up: bool,
     /// The device it belongs to.
@@ -98,6 +101,59 @@ pub fn show(lab: &Lab, host: Option<&str>) -> Result<Summary, Error> {
     })
 }
 
+/// What is told of a device on top of its kind.
+fn details(lab: &Lab, host: &Host, device: &Interface) -> Vec<String> {
+    let mut told = Vec::new();
+    let end = |a: Option<std::net::IpAddr>| a.map_or("any".to_owned(), |a| a.to_string());
+    match &device.kind {
+        InterfaceKind::Vlan(tag) => {
+            let service = if tag.service { " of 802.1ad" } else { "" };
+            told.push(format!("number {}{service} on {}", tag.id, device.link.as_deref().unwrap_or("?")));
+        }
+        InterfaceKind::Bond(bond) => {
+            told.push(bond.mode.clone());
+            told.extend(bond.active.as_ref().map(|active| format!("{active} in use")));
+        }
+        InterfaceKind::Macvlan(mode) => {
+            let on = segment::lower(lab, host, device);
+            let on = on.map_or("?".to_owned(), |(below, lower)| format!("{}:{}", below.name, lower.name));
+            told.push(format!("{mode} on {on}"));
+        }
+        InterfaceKind::Vrf(table) => told.push(format!("table {table}")),
+        InterfaceKind::Vxlan(vxlan) => told.push(format!("network {}", vxlan.vni)),
+        InterfaceKind::Tunnel(tunnel) => {
+            told.push(format!("{} to {}", end(tunnel.local), end(tunnel.remote)));
+        }
+        InterfaceKind::Wireguard(settings) => {
+            told.push(format!("port {}, {} peers", settings.port, settings.peers.len()));
+        }
+        InterfaceKind::Bridge(bridge) if bridge.vlan_filtering => told.push("filters VLANs".into()),
+        InterfaceKind::Bridge(_)
+        | InterfaceKind::Loopback
+        | InterfaceKind::Physical
+        | InterfaceKind::Veth
+        | InterfaceKind::Tun
+        | InterfaceKind::Dummy
+        | InterfaceKind::Other(_) => {}
+    }
+    if device.standby {
+        told.push("stands by".into());
+    }
+    // A bridge that does not filter VLANs lists its default one all the same.
+    let filters = |i: &Interface| matches!(&i.kind, InterfaceKind::Bridge(b) if b.vlan_filtering);
+    let master = device.master.as_deref().and_then(|m| host.interface(m));
+    if filters(device) || master.is_some_and(filters) {
+        let vlan = |v: &BridgeVlan| {
+            let words = [(v.pvid, "pvid"), (v.untagged, "untagged")];
+            let set: Vec<&str> = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+            let set = if set.is_empty() { String::new() } else { format!(" {}", set.join(" ")) };
+            format!("VLAN {}{set}", v.id)
+        };
+        told.extend(device.vlans.iter().map(vlan));
+    }
+    told
+}
+
 fn summary(lab: &Lab, host: &Host) -> HostSummary {
     let interfaces = host
         .interfaces
@@ -105,6 +161,7 @@ fn summary(lab: &Lab, host: &Host) -> HostSummary {
         .map(|i| InterfaceSummary {
             name: i.name.clone(),
             kind: i.kind.to_string(),
+            details: details(lab, host, i),
             up: i.up,
             master: i.master.clone(),
             addresses: i.addresses.iter().map(|a| format!("{}/{}", a.address, a.prefix_len)).collect(),

@@ -35,7 +35,8 @@ fn host(out: &mut String, host: &HostSummary) {
         let master = i.master.as_deref().map(|m| format!(", port of {m}")).unwrap_or_default();
         let addresses = i.addresses.iter().map(|a| format!(" {a}")).collect::<String>();
         let to = if i.leads_to.is_empty() { String::new() } else { format!(" -> {}", i.leads_to.join(", ")) };
-        put(out, &format!("  {} ({}{up}{master}){addresses}{to}", i.name, i.kind));
+        let details: String = i.details.iter().map(|d| format!(", {d}")).collect();
+        put(out, &format!("  {} ({}{details}{up}{master}){addresses}{to}", i.name, i.kind));
     }
     put(
         out,
