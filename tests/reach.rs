@@ -7,6 +7,7 @@
 use lab_core::query::ends::{self, End};
 use lab_core::query::matrix::{matrix, Answer, Service};
 use lab_core::query::paths::odd;
+use lab_core::query::policy::{check, Policy};
 use lab_core::query::rules::{idle, Idle};
 use lab_core::query::trace::{self, trace};
 use lab_core::query::what_if::{what_if, HostChange};
@@ -97,7 +98,7 @@ fn every_cell_is_what_a_trace_says() {
             let Some(address) = cell.address else { continue };
             let question = trace::Question {
                 protocol: cell.service.protocol,
-                dport: cell.service.port,
+                dport: cell.service.ports.map(|p| p.low),
                 ..trace::Question::default()
             };
             let from = ends::parse(&lab, &cell.from).unwrap();
@@ -120,9 +121,9 @@ fn a_policy_names_what_fails_with_a_packet_and_its_trace() {
     let file = scratch.path().join("policy.toml");
     std::fs::write(
         &file,
-        "[[must-reach]]\nname = \"ssh to the controller\"\nfrom = \"master\"\nto = \"controller\"\n\
-         service = \"tcp/22\"\n\n[[must-not-reach]]\nfrom = \"internet\"\nto = [\"master\", \"controller\"]\n\n\
-         [[only]]\nfrom = [\"kubernetes-host\"]\nto = \"openstack-host\"\nservice = \"udp/53\"\n",
+        "[[must]]\nname = \"ssh to the controller\"\nfrom = \"master\"\nto = \"controller\"\n\
+         services = \"tcp/22\"\n\n[[must_not]]\nfrom = \"internet\"\nto = [\"master\", \"controller\"]\n\n\
+         [[only]]\nfrom = [\"kubernetes-host\"]\nto = \"openstack-host\"\nservices = \"udp/53\"\n",
     )
     .unwrap();
     let file = file.to_str().unwrap();
@@ -134,17 +135,28 @@ fn a_policy_names_what_fails_with_a_packet_and_its_trace() {
 }
 
 #[test]
+fn a_policy_may_ask_for_ranges_of_ports_and_for_what_plans_must_keep() {
+    let lab = Lab::open(&stage("05-kubernetes")).unwrap();
+    let policy = "[[keep]]\nfrom = \"controller\"\nto = [\"compute\"]\nservices = [\"tcp/22-23\", \"udp\", \"icmp\"]\n";
+    let checked = check(&lab, &Policy::parse(policy).unwrap()).unwrap();
+    assert!(checked.holds(), "{checked:?}");
+    let services: Vec<String> =
+        checked.demands.iter().map(|d| d.service.map(|s| s.to_string()).unwrap_or_default()).collect();
+    assert_eq!(services, ["tcp/22-23", "udp", "icmp"]);
+}
+
+#[test]
 fn bad_policies_and_changes_are_refused_with_their_place() {
     let path = stage("02-routes-only");
     let scratch = Scratch::pair();
     let file = scratch.path().join("policy.toml");
     for (policy, said) in [
-        ("[[must-reach]]\nfrom = \"master\"\n", "missing field `to`"),
-        ("[[mast-reach]]\n", "unknown field `mast-reach`"),
-        ("[[must-reach]]\nfrom = \"mastr\"\nto = \"controller\"\n", "did you mean master"),
+        ("[[must]]\nfrom = \"master\"\n", "missing field `to`"),
+        ("[[mast]]\n", "unknown field `mast`"),
+        ("[[must]]\nfrom = \"mastr\"\nto = \"controller\"\n", "did you mean master"),
         (
-            "[[must-reach]]\nfrom = \"master\"\nto = \"controller\"\nservice = \"tcp\"\n",
-            "`tcp` is no service",
+            "[[must]]\nfrom = \"master\"\nto = \"controller\"\nservices = \"tcp/90-80\"\n",
+            "`tcp/90-80` is no service",
         ),
     ] {
         std::fs::write(&file, policy).unwrap();

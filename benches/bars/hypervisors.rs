@@ -48,7 +48,7 @@ fn small_agrees(service: Service, routed: bool) -> Option<String> {
 /// Rows for 100, 300 and 1,000 hypervisors, with and without routes to each
 /// other's guests.
 pub fn rows() -> Vec<Row> {
-    let service = Service { protocol: 6, port: Some(22) };
+    let service = Service::tcp(22);
     let mut rows = Vec::new();
     for (routed, kind) in [(false, "NAT alone"), (true, "routes to all")] {
         let expected = small_agrees(service, routed);

@@ -85,13 +85,13 @@ def test_the_matrix_and_a_change(rejecting: Lab) -> None:
 
 
 def test_a_policy_is_judged(rejecting: Lab) -> None:
-    policy = {"must-reach": [{"from": "master", "to": "controller", "service": "tcp/22"}]}
+    policy = {"must": [{"from": "master", "to": "controller", "services": "tcp/22"}]}
     checked = rejecting.check(policy)
     assert not checked.holds
     (demand,) = checked.to_dict()["demands"]
     assert demand["met"] == "no" and demand["counterexample"]["dst"] == "192.168.100.101"
     assert str(checked).startswith("FAILS     master must reach controller by tcp/22")
-    text = '[[must-reach]]\nfrom = "master"\nto = "controller"\nservice = "tcp/22"\n'
+    text = '[[must]]\nfrom = "master"\nto = "controller"\nservices = "tcp/22"\n'
     assert rejecting.what_if(*OPENING).check(text).holds
     with pytest.raises(QuestionError, match="must-reech"):
         rejecting.check({"must-reech": []})

@@ -17,34 +17,48 @@ use crate::formats::probes::protocol_number;
 use crate::model::{Decision, Host, Lab, PortValue};
 use crate::space::{Field, Ref};
 
-/// A service: `tcp/22`, `udp/53`, `icmp`.
+/// A service: `tcp/22`, `udp/53`, `tcp/8000-8080`, `tcp`, `icmp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Service {
     /// IP protocol number; ICMP (1) stands for ICMPv6 in IPv6.
     pub protocol: u8,
-    /// Destination port, of protocols that have ports.
-    pub port: Option<u16>,
+    /// Destination ports, of protocols that have ports; none: all.
+    pub ports: Option<PortRange>,
 }
 
 impl Service {
     /// An echo request and its reply.
-    pub const PING: Service = Service { protocol: 1, port: None };
+    pub const PING: Service = Service { protocol: 1, ports: None };
+
+    /// A TCP service.
+    pub fn tcp(port: u16) -> Self {
+        Service { protocol: 6, ports: Some(port.into()) }
+    }
+
+    fn has_ports(self) -> bool {
+        matches!(self.protocol, 6 | 17 | 132)
+    }
 }
 
 impl FromStr for Service {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let unfit = || Error::Unfit(format!("`{text}` is no service: write tcp/22, udp/53 or icmp"));
-        let (name, port) = match text.split_once('/') {
-            Some((name, port)) => (name, Some(port.parse::<u16>().map_err(|_| unfit())?)),
+        let unfit =
+            || Error::Unfit(format!("`{text}` is no service: write tcp/22, udp/5000-5100, tcp or icmp"));
+        let (name, ports) = match text.split_once('/') {
+            Some((name, ports)) => {
+                let (low, high) = ports.split_once('-').unwrap_or((ports, ports));
+                let bound = |port: &str| port.parse::<u16>().map_err(|_| unfit());
+                (name, Some(PortRange { low: bound(low)?, high: bound(high)? }))
+            }
             None => (text, None),
         };
-        let protocol = protocol_number(name).ok_or_else(unfit)?;
-        if matches!(protocol, 6 | 17 | 132) != port.is_some() {
+        let service = Service { protocol: protocol_number(name).ok_or_else(unfit)?, ports };
+        if ports.is_some_and(|p| !service.has_ports() || p.low > p.high) {
             return Err(unfit());
         }
-        Ok(Service { protocol, port })
+        Ok(service)
     }
 }
 
@@ -57,7 +71,11 @@ impl fmt::Display for Service {
             132 => f.write_str("sctp")?,
             other => write!(f, "{other}")?,
         }
-        self.port.map_or(Ok(()), |port| write!(f, "/{port}"))
+        match self.ports {
+            None => Ok(()),
+            Some(ports) if ports.low == ports.high => write!(f, "/{}", ports.low),
+            Some(ports) => write!(f, "/{}-{}", ports.low, ports.high),
+        }
     }
 }
 
@@ -189,9 +207,9 @@ fn row<'a>(
     let wanted = asker.to_addresses(&addresses)?;
     let mut by_service = Vec::new();
     for service in services {
-        let dport = service.port.map(|p| PortRange { low: p, high: p });
-        let sport = match (ephemeral(from), service.port) {
-            (PortValue::Fresh(range), Some(_)) => Some(range),
+        let dport = service.ports;
+        let sport = match ephemeral(from) {
+            PortValue::Fresh(range) if service.has_ports() => Some(range),
             _ => None,
         };
         let headers = Headers { protocol: Some(service.protocol), sport, dport, family: None, any: false };

@@ -1,19 +1,24 @@
 //! What a network must do, and whether it does (`lab check POLICY.toml`).
 //!
 //! ```toml
-//! [[must-reach]]
+//! [[must]]            # every such packet arrives, and is answered
 //! from = ["controller", "compute"]
 //! to = "master"
-//! service = ["tcp/6443", "icmp"]
+//! services = ["tcp/6443", "icmp"]
 //!
-//! [[must-not-reach]]
+//! [[must_not]]        # none arrives
 //! from = "@outside"
 //! to = "controller"
 //!
 //! [[only]]            # these hosts, and nobody else, may reach it
 //! from = "controller"
 //! to = "compute"
-//! service = "tcp/22"
+//! services = ["tcp/22"]
+//!
+//! [[keep]]            # as `must`; a plan may never interrupt it
+//! from = "controller"
+//! to = "compute"
+//! services = ["tcp/22"]
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +29,6 @@ use super::matrix::Service;
 use super::reach::{reach_with, Question, Reach};
 use super::trace::{self, Trace};
 use super::Error;
-use crate::addr::PortRange;
 use crate::model::{Lab, Packet, RuleRef};
 
 /// One or several words.
@@ -63,22 +67,25 @@ pub struct Line {
     pub to: Words,
     /// Services; none: every new connection.
     #[serde(default)]
-    pub service: Words,
+    pub services: Words,
 }
 
 /// What a network must do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Who must reach whom, and be answered.
     #[serde(default)]
-    pub must_reach: Vec<Line>,
+    pub must: Vec<Line>,
     /// Who must not reach whom.
     #[serde(default)]
-    pub must_not_reach: Vec<Line>,
+    pub must_not: Vec<Line>,
     /// Who alone may reach somebody.
     #[serde(default)]
     pub only: Vec<Line>,
+    /// Who must reach whom, be answered, and never be cut off by a plan.
+    #[serde(default)]
+    pub keep: Vec<Line>,
 }
 
 impl Policy {
@@ -163,9 +170,11 @@ pub fn check(lab: &Lab, policy: &Policy) -> Result<Checked, Error> {
     let mut asker = Asker::new(lab);
     asker.engine.watch_rules();
     let mut demands = Vec::new();
-    for (lines, demand) in
-        [(&policy.must_reach, Demand::MustReach), (&policy.must_not_reach, Demand::MustNotReach)]
-    {
+    for (lines, demand) in [
+        (&policy.must, Demand::MustReach),
+        (&policy.keep, Demand::MustReach),
+        (&policy.must_not, Demand::MustNotReach),
+    ] {
         for line in lines {
             for from in line.from.all() {
                 let from = ends::parse(lab, from)?;
@@ -212,7 +221,7 @@ fn judge_line(
     demand: Demand,
     into: &mut Vec<Judged>,
 ) -> Result<(), Error> {
-    let services: Vec<Option<Service>> = match line.service.all().as_slice() {
+    let services: Vec<Option<Service>> = match line.services.all().as_slice() {
         [] => vec![None],
         words => words.iter().map(|w| w.parse().map(Some)).collect::<Result<_, _>>()?,
     };
@@ -236,7 +245,7 @@ fn judge(
     let lab = asker.lab;
     let headers = Headers {
         protocol: service.map(|s| s.protocol),
-        dport: service.and_then(|s| s.port).map(|p| PortRange { low: p, high: p }),
+        dport: service.and_then(|s| s.ports),
         ..Headers::default()
     };
     // Who must reach a host, does so by the address that a user would write.
