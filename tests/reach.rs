@@ -136,7 +136,7 @@ fn a_policy_names_what_fails_with_a_packet_and_its_trace() {
 
 #[test]
 fn a_policy_may_ask_for_ranges_of_ports_and_for_what_plans_must_keep() {
-    let lab = Lab::open(&stage("05-kubernetes")).unwrap();
+    let lab = lab("05-kubernetes");
     let policy = "[[keep]]\nfrom = \"controller\"\nto = [\"compute\"]\nservices = [\"tcp/22-23\", \"udp\", \"icmp\"]\n";
     let checked = check(&lab, &Policy::parse(policy).unwrap()).unwrap();
     assert!(checked.holds(), "{checked:?}");

@@ -13,6 +13,7 @@
 mod bridge;
 mod chain;
 mod compile;
+mod device;
 mod edit;
 mod effects;
 mod engine;
