@@ -11,11 +11,12 @@ use crate::addr::Family;
 use crate::model::{Bond, MacvlanMode, Tunnel, TunnelKind, VlanTag};
 
 /// Fields of a tunnel device that do not decide where a packet goes.
-const TUNNEL_HARMLESS: [&str; 9] = [
+const TUNNEL_HARMLESS: [&str; 10] = [
     "icsum",
     "iseq",
     "encap_limit",
     "flowlabel",
+    "flowinfo",
     "tclass",
     "flags",
     "erspan_ver",
@@ -108,6 +109,9 @@ pub(super) fn tunnel(kind: TunnelKind, data: Option<Fields<'_>>) -> Read {
     tunnel.key_out = key(&mut data, "okey")?;
     tunnel.checksum = data.flag("ocsum")?;
     tunnel.sequence = data.flag("oseq")?;
+    if kind.outer() == Family::Ipv6 {
+        tunnel.encap_limit = !data.flag("ip6_tnl_f_ign_encap_limit")?;
+    }
     match data.word("ttl")?.as_deref() {
         None | Some("inherit") => {}
         Some(word) => match word.parse() {
@@ -158,5 +162,8 @@ pub(super) fn print_tunnel(tunnel: &Tunnel) -> Object {
     data.show("okey", tunnel.key_out.map(dotted));
     data.flag("ocsum", tunnel.checksum);
     data.flag("oseq", tunnel.sequence);
+    if tunnel.kind.outer() == Family::Ipv6 {
+        data.flag("ip6_tnl_f_ign_encap_limit", !tunnel.encap_limit);
+    }
     data
 }

@@ -165,6 +165,9 @@ pub struct Tunnel {
     pub checksum: bool,
     /// Whether packets are sent with sequence numbers.
     pub sequence: bool,
+    /// Whether outer IPv6 packets say how deep they may be wrapped, in a header
+    /// of their own.
+    pub encap_limit: bool,
 }
 
 impl Tunnel {
@@ -188,12 +191,17 @@ impl Tunnel {
             key_out: None,
             checksum: false,
             sequence: false,
+            encap_limit: kind.outer() == Family::Ipv6,
         }
     }
 
     /// What the outer headers take, in bytes.
     pub fn overhead(&self) -> u32 {
-        let outer = if self.kind.outer() == Family::Ipv4 { 20 } else { 40 };
+        let outer = match self.kind.outer() {
+            Family::Ipv4 => 20,
+            Family::Ipv6 if self.encap_limit => 40 + 8,
+            Family::Ipv6 => 40,
+        };
         let ethernet = if self.kind.is_ethernet() { 14 } else { 0 };
         outer + ethernet + self.gre_header()
     }

@@ -40,9 +40,16 @@ pub fn taken(host: &Host, family: Family) -> Vec<(Option<IpAddr>, Option<IpAddr>
 pub fn room(tunnel: &Tunnel, device: &Interface, mtu: u32, inner: Family, df: bool) -> (bool, u32) {
     let v4 = tunnel.kind.outer() == Family::Ipv4;
     let outer = v4 && (tunnel.df || (inner == Family::Ipv4 && df && !tunnel.ignore_df));
-    match outer || !v4 {
-        true => (outer, mtu.saturating_sub(tunnel.overhead())),
-        false => (outer, device.mtu),
+    let room = match outer || !v4 {
+        true => mtu.saturating_sub(tunnel.overhead()),
+        false => device.mtu,
+    };
+    // IPv6 never gets less than its least MTU; sit has the outer packet
+    // fragmented for that.
+    let least = inner == Family::Ipv6 && tunnel.kind != TunnelKind::Gre && tunnel.kind != TunnelKind::Gretap;
+    match least && room < MTU_V6 {
+        true => (false, MTU_V6),
+        false => (outer, room),
     }
 }
 
@@ -73,21 +80,22 @@ pub fn taker(
     own.max_by_key(|(_, t)| (t.remote.is_some(), t.local.is_some())).map(|(device, _)| device)
 }
 
+/// Whether whoever sent a packet is told that the way to the tunnel's other end
+/// is not known (`ipip6_tunnel_xmit`, `ip6_tnl_xmit`); `ip_tunnel_xmit` drops
+/// it in silence.
+pub fn tells_of_no_route(tunnel: &Tunnel) -> bool {
+    tunnel.kind == TunnelKind::Sit || tunnel.kind.outer() == Family::Ipv6
+}
+
 /// The answer to a packet that does not fit into the `room` that a tunnel has,
 /// if it gets one (`tnl_update_pmtu`, `ip6_tnl_xmit`, `ipip6_tunnel_xmit`).
 /// `df` and `length` are those of the packet, or of its longest fragment.
 pub fn too_big(tunnel: &Tunnel, family: Family, df: bool, length: u32, room: u32) -> Option<AnswerKind> {
     match family {
         Family::Ipv4 => {
-            let asks = df || tunnel.kind == TunnelKind::Ip6tnl;
+            let asks = df || tunnel.kind.outer() == Family::Ipv6;
             (asks && length > room).then_some(AnswerKind::Icmp(3, 4))
         }
-        Family::Ipv6 => {
-            let room = match tunnel.kind {
-                TunnelKind::Sit | TunnelKind::Ip6tnl => room.max(MTU_V6),
-                _ => room,
-            };
-            (room >= MTU_V6 && length > room).then_some(AnswerKind::Icmp6(2, 0))
-        }
+        Family::Ipv6 => (room >= MTU_V6 && length > room).then_some(AnswerKind::Icmp6(2, 0)),
     }
 }

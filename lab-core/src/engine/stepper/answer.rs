@@ -95,6 +95,17 @@ impl<'a> Walk<'a, '_> {
         self.told(host, kind, by, outcome, (events, assumptions, unknown))
     }
 
+    /// The packet with the source that it had before this host's NAT: what a
+    /// tunnel has to say goes to whoever sent it (`icmp_ndo_send`,
+    /// `net/ipv4/icmp.c`).
+    pub(super) fn untranslated(&mut self, host: &Host, skb: &Skb) -> Skb {
+        let mut about = skb.clone();
+        if let Some(connection) = self.connection(host, skb).filter(|c| c.snat) {
+            about.packet.src = connection.original.src;
+        }
+        about
+    }
+
     /// What an answer's own walk leaves behind.
     fn told(
         &mut self,

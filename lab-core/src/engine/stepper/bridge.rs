@@ -204,7 +204,11 @@ impl<'a> Walk<'a, '_> {
         let there = |p: &'a Interface| behind_tagged(lab, host, p, &egress(p).unwrap_or_default());
         let listed = |local: bool| {
             host.fdb.iter().find(|e| {
-                e.mac == mac && e.master.as_deref() == Some(&bridge.name) && e.fixed == local && !e.local
+                e.mac == mac
+                    && e.master.as_deref() == Some(&bridge.name)
+                    && e.vlan.is_none_or(|id| tags.first().is_none_or(|tag| tag.id == id))
+                    && e.fixed == local
+                    && !e.local
             })
         };
         if mac.is_group() {

@@ -6,9 +6,11 @@ use super::skb::Skb;
 use super::{Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
-use crate::model::{AnswerKind, Decision, Frame, Host, Interface, Packet, Payload, Stage, Transport, Tunnel};
+use crate::model::{
+    AnswerKind, Decision, Frame, Host, Interface, Outcome, Packet, Payload, Stage, Transport, Tunnel,
+};
 use crate::semantics::routing::Flow;
-use crate::semantics::tunnel::{protocol, room, taker, too_big};
+use crate::semantics::tunnel::{protocol, room, taker, tells_of_no_route, too_big};
 
 impl<'a> Walk<'a, '_> {
     /// Wraps a packet, or a frame, and sends the outer packet, which is one of
@@ -47,6 +49,18 @@ impl<'a> Walk<'a, '_> {
         };
         let (way, src) = match self.route_out(host, &flow) {
             Ok(found) => found,
+            Err(NoWay::Errno(_)) if tells_of_no_route(tunnel) && skb.leaves_by.is_some() => {
+                let v4 = inner == Family::Ipv4;
+                let kind = if v4 { AnswerKind::Icmp(3, 1) } else { AnswerKind::Icmp6(1, 3) };
+                let by = Decision::Stage { host: host.name.clone(), stage: Stage::HostUnreachable };
+                let about = self.untranslated(host, &skb);
+                return match self.answer(host, &about, kind, by.clone(), false) {
+                    Step::Done(Outcome::Dropped { by: same }) if same == by => {
+                        self.dropped(&host.name, Stage::NoRoute)
+                    }
+                    step => step,
+                };
+            }
             Err(NoWay::Errno(_)) => return self.dropped(&host.name, Stage::NoRoute),
             Err(NoWay::Unknown(why)) => return self.dropped(&host.name, Stage::Unmodelled(why)),
         };
@@ -56,8 +70,13 @@ impl<'a> Walk<'a, '_> {
         let below = way.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);
         let (df, room) = room(tunnel, device, below, inner, skb.packet.df);
         if let Some(kind) = too_big(tunnel, inner, skb.packet.df, skb.packet.on_wire(), room) {
+            // A bridged frame has no route to answer by.
+            if skb.leaves_by.is_none() {
+                return self.dropped(&host.name, Stage::Mtu);
+            }
             let by = Decision::Stage { host: host.name.clone(), stage: Stage::Mtu };
-            return self.answer(host, &skb, kind, by, false);
+            let about = self.untranslated(host, &skb);
+            return self.answer(host, &about, kind, by, false);
         }
         let outer = Packet {
             src,

@@ -39,7 +39,8 @@ impl<'a> Walk<'a, '_> {
             let kind = if v4 { AnswerKind::Icmp(3, 1) } else { AnswerKind::Icmp6(1, 3) };
             let stage = |stage| Decision::Stage { host: host.name.clone(), stage };
             let by = stage(Stage::HostUnreachable);
-            return match self.answer(host, &skb, kind, by.clone(), false) {
+            let about = self.untranslated(host, &skb);
+            return match self.answer(host, &about, kind, by.clone(), false) {
                 Step::Done(Outcome::Dropped { by: same }) if same == by => {
                     Step::Done(Outcome::Dropped { by: stage(Stage::WireguardNoPeer) })
                 }

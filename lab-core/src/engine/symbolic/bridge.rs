@@ -233,7 +233,11 @@ impl<'a> Symbolic<'a> {
         let there = |p: &'a Interface| behind_tagged(lab, host, p, &egress(p).unwrap_or_default());
         let listed = |fixed: bool| {
             host.fdb.iter().find(|e| {
-                e.mac == mac && e.master.as_deref() == Some(&bridge.name) && e.fixed == fixed && !e.local
+                e.mac == mac
+                    && e.master.as_deref() == Some(&bridge.name)
+                    && e.vlan.is_none_or(|id| tags.first().is_none_or(|tag| tag.id == id))
+                    && e.fixed == fixed
+                    && !e.local
             })
         };
         if mac.is_group() {

@@ -10,7 +10,7 @@ use crate::addr::{Family, Mac};
 use crate::model::{FdbEntry, Host, Interface, InterfaceKind, PortValue, Stage, Tunnel, Vxlan, Wireguard};
 use crate::semantics::icmp::default_ttl;
 use crate::semantics::segment::behind;
-use crate::semantics::tunnel::{protocol, room, taker, too_big};
+use crate::semantics::tunnel::{protocol, room, taker, tells_of_no_route, too_big};
 use crate::space::{Error, Field, Ref, Source};
 
 /// Ethernet, VXLAN and UDP headers, in bytes.
@@ -32,6 +32,8 @@ struct Outer<'s> {
     /// Its mark, and the one that routing is asked with.
     marks: (u32, u32),
     link: Option<&'s str>,
+    /// Whether somebody is told where there is no route.
+    told: bool,
 }
 
 impl<'a> Symbolic<'a> {
@@ -110,6 +112,7 @@ impl<'a> Symbolic<'a> {
                     }
                     ways.push((way, way.mtu.unwrap_or(way.device.mtu).min(way.device.mtu), part));
                 }
+                Routed::Errno(_) if outer.told => self.refused_at(part, &host.name, Stage::HostUnreachable),
                 Routed::Errno(_) => self.dropped(part, &host.name, Stage::NoRoute),
                 Routed::Unknown(why) => self.dropped(part, &host.name, Stage::Unmodelled(why)),
             }
@@ -143,6 +146,7 @@ impl<'a> Symbolic<'a> {
             df: false,
             marks: (flow.now.mark, flow.now.mark),
             link: vxlan.link.as_deref(),
+            told: false,
         };
         let master = device.master.as_deref().and_then(|m| host.interface(m));
         let bridged = master.is_some_and(|m| matches!(m.kind, InterfaceKind::Bridge(_)));
@@ -230,18 +234,21 @@ impl<'a> Symbolic<'a> {
             ports: None,
             ttl: if tunnel.ttl == 0 { flow.now.ttl } else { tunnel.ttl },
             length: flow.now.on_wire() + tunnel.overhead(),
-            df: room(tunnel, device, 0, inner, flow.now.df).0,
+            df: false,
             marks: (flow.now.mark, 0),
             link: tunnel.link.as_deref(),
+            told: tells_of_no_route(tunnel) && flow.sent,
         };
-        let (df, length) = (flow.now.df, flow.now.on_wire());
-        for (way, mtu, part) in self.wrap(host, device, carried, &outer, flow)? {
-            let (_, room) = room(tunnel, device, mtu, inner, df);
-            if too_big(tunnel, inner, df, length, room).is_some() {
-                self.refused_at(part, &host.name, Stage::Mtu);
-                continue;
+        let (df, length, sent) = (flow.now.df, flow.now.on_wire(), flow.sent);
+        for (way, mtu, mut part) in self.wrap(host, device, carried, &outer, flow)? {
+            let (outer_df, room) = room(tunnel, device, mtu, inner, df);
+            part.now.df = outer_df;
+            match too_big(tunnel, inner, df, length, room) {
+                Some(_) if sent => self.refused_at(part, &host.name, Stage::Mtu),
+                // A bridged frame has no route to answer by.
+                Some(_) => self.dropped(part, &host.name, Stage::Mtu),
+                None => self.local_out(host, way, part)?,
             }
-            self.local_out(host, way, part)?;
         }
         Ok(())
     }
@@ -277,6 +284,7 @@ impl<'a> Symbolic<'a> {
                 df: false,
                 marks: (settings.mark, settings.mark),
                 link: None,
+                told: false,
             };
             let carried =
                 Carried::Encrypted { from: settings.public_key.clone(), to: peer.public_key.clone() };

@@ -264,3 +264,119 @@ fn the_longest_allowed_prefix_decides_between_wireguard_peers() {
     let of = |address: &str| device.peer(address.parse().unwrap()).map(|p| p.public_key.as_str());
     assert_eq!((of("10.9.1.1"), of("10.7.1.1"), of("11.0.0.1")), (Some("narrow"), Some("wide"), None));
 }
+
+#[test]
+fn sit_tells_what_is_too_big_but_never_asks_for_less_than_ipv6_may() {
+    let mut lab = Build::line();
+    tunnel(&mut lab, TunnelKind::Sit, &|_| {});
+    let packet = |length| Packet { length, ..udp(("fd09::1", 1), ("fd09::2", 53)) };
+    lab.change("client", "eth0", |i| i.mtu = 1400);
+    let told = lab.send(&[("client", packet(1381))]);
+    assert_eq!((answer(&told).kind, stage(&told)), (AnswerKind::Icmp6(2, 0), &Stage::Mtu));
+    // Below that, the outer packet may be fragmented.
+    lab.change("client", "eth0", |i| i.mtu = 1200);
+    let journey = lab.send(&[("client", packet(1280))]);
+    assert!(!outer(&journey)[0].df);
+    assert_eq!(seen(&journey).length, 1280);
+}
+
+#[test]
+fn ip6tnl_takes_eight_bytes_more_for_its_limit_and_answers_without_df() {
+    for (limit, overhead) in [(true, 48), (false, 40)] {
+        let mut lab = Build::line();
+        tunnel(&mut lab, TunnelKind::Ip6tnl, &|t| t.encap_limit = limit);
+        let journey = lab.send(&[("client", long(100, false))]);
+        assert_eq!(outer(&journey)[0].length, 100 + overhead);
+    }
+    let mut lab = Build::line();
+    tunnel(&mut lab, TunnelKind::Ip6tnl, &|_| {});
+    lab.change("client", "eth0", |i| i.mtu = 1400);
+    let journey = lab.send(&[("client", long(1353, false))]);
+    assert_eq!(answer(&journey).kind, AnswerKind::Icmp(3, 4));
+}
+
+#[test]
+fn sit_and_ip6tnl_tell_that_the_far_end_has_no_route_and_gre_does_not() {
+    for (kind, dst, told) in [
+        (TunnelKind::Sit, "fd09::2", Some(AnswerKind::Icmp6(1, 3))),
+        (TunnelKind::Ip6tnl, "10.9.0.2", Some(AnswerKind::Icmp(3, 1))),
+        (TunnelKind::Gre, "10.9.0.2", None),
+    ] {
+        let mut lab = Build::line();
+        tunnel(&mut lab, kind, &|_| {});
+        lab.get("client").routes.retain(|r| r.next_hops.iter().all(|h| h.gateway.is_none()));
+        let source = if dst.contains(':') { "fd09::1" } else { "10.9.0.1" };
+        let journey = lab.send(&[("client", udp((source, 1), (dst, 53)))]);
+        match told {
+            Some(kind) => assert_eq!(answer(&journey).kind, kind),
+            None => assert_eq!(*stage(&journey), Stage::NoRoute),
+        }
+    }
+}
+
+#[test]
+fn what_a_tunnel_has_to_say_goes_to_the_source_before_nat() {
+    let mut lab = routed(|_| {});
+    lab.rules("router", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o tun0 -j MASQUERADE");
+    lab.change("router", "tun0", |i| i.mtu = 1500);
+    let packet = Packet { src: "10.0.1.2".parse().unwrap(), ..long(1490, true) };
+    let journey = lab.send(&[("router:eth0", packet)]);
+    assert_eq!(answer(&journey).to_addr.to_string(), "10.0.1.2");
+    assert!(answer(&journey).came_back);
+}
+
+#[test]
+fn a_bridged_frame_too_big_for_gretap_is_lost_and_for_vxlan_answered() {
+    for vxlan in [false, true] {
+        let mut lab = Build::line();
+        let remote = "10.0.2.2".parse().ok();
+        let kind = match vxlan {
+            true => InterfaceKind::Vxlan(crate::model::Vxlan {
+                vni: 7,
+                local: None,
+                remote,
+                link: None,
+                port: 4789,
+                ttl: 0,
+                learning: true,
+            }),
+            false => InterfaceKind::Tunnel(Tunnel { remote, ..Tunnel::new(TunnelKind::Gretap) }),
+        };
+        lab.bridge("router", "br0", &[], &["p1"]);
+        lab.device("router", "far0", kind, &[]);
+        lab.change("router", "far0", |i| {
+            (i.master, i.port) = (Some("br0".into()), Some(Default::default()));
+        });
+        lab.host("guest", false).nic("guest", "eth0", &["10.5.0.1/24"]);
+        lab.link(&[("guest", "eth0"), ("router", "p1")]);
+        let far = crate::addr::Mac([2, 9, 9, 9, 9, 9]);
+        lab.get("guest").neighbours.push(crate::model::Neighbour {
+            address: "10.5.0.2".parse().unwrap(),
+            interface: "eth0".into(),
+            mac: Some(far),
+            state: crate::model::NeighbourState::Permanent,
+            proxy: false,
+        });
+        lab.get("router").fdb.push(crate::model::FdbEntry {
+            mac: far,
+            interface: "far0".into(),
+            master: Some("br0".into()),
+            destination: None,
+            port: None,
+            vni: None,
+            vlan: None,
+            local: false,
+            fixed: false,
+        });
+        let packet = Packet { length: 1490, ..tcp(("10.5.0.1", 1), ("10.5.0.2", 22), TcpFlags::SYN) };
+        let journey = lab.send(&[("guest", packet)]);
+        assert_eq!(*stage(&journey), Stage::Mtu);
+        match &journey.outcome {
+            Outcome::Rejected { answer, .. } => {
+                assert!(vxlan && answer.came_back);
+                assert_eq!(answer.from_addr.to_string(), "10.5.0.2");
+            }
+            other => assert!(!vxlan && matches!(other, Outcome::Dropped { .. })),
+        }
+    }
+}
