@@ -20,8 +20,8 @@ pub use print::print;
 use super::json::{self, Fields};
 use super::{Error, ErrorKind};
 use crate::model::{
-    Backend, BaseChain, Chain, Hook, Match, Origin, Owner, Policy, Rule, Statement, Table, TableFamily,
-    Target, Unmodelled,
+    Backend, BaseChain, Chain, Hook, Match, NftSet, Origin, Owner, Policy, Rule, Statement, Table,
+    TableFamily, Target, Unmodelled,
 };
 
 #[derive(Deserialize)]
@@ -181,7 +181,9 @@ impl Reader {
             }
             None => None,
         };
-        if object.fields.map.contains_key("dev") {
+        // Old versions do not print the device.
+        let at_device = base.is_some_and(|base| base.hook == Hook::Ingress);
+        if at_device || object.fields.map.contains_key("dev") {
             table.unmodelled.push(object.unmodelled("chain at a device".to_owned()));
         }
         let place = table.chains.len();
@@ -228,7 +230,13 @@ impl Reader {
             None => None,
             Some(_) => Some(object.string("comment")?.into()),
         };
-        let (statements, counters, text) = statements(object, expressions, family);
+        let (statements, counters, text) = statements(object, expressions, family, &table.sets);
+        // Where packets add elements, what a set holds is not what is listed.
+        let updates =
+            expressions.iter().filter_map(|e| e.get("set")?.get("set")?.as_str()?.strip_prefix('@'));
+        for name in updates {
+            table.sets.iter_mut().filter(|set| set.name == name).for_each(|set| set.dynamic = true);
+        }
         chain.rules.push(Rule {
             statements,
             text: text.into(),
@@ -256,6 +264,7 @@ fn statements(
     object: &Object<'_>,
     expressions: &[Value],
     family: TableFamily,
+    sets: &[NftSet],
 ) -> (Vec<Statement>, Option<(u64, u64)>, String) {
     let mut statements = Vec::new();
     let mut counters = None;
@@ -277,6 +286,11 @@ fn statements(
             *counter = Value::Null;
         }
         for statement in statements.iter_mut().skip(before) {
+            if matches!(&*statement, Statement::Target(target) if statement::takes_more(target, sets)) {
+                let name = if expression.get("snat").is_some() { "snat" } else { "dnat" }.to_owned();
+                let text = expression.to_string();
+                *statement = Statement::Target(Target::Unmodelled { name, text });
+            }
             if let (
                 Some(part),
                 Statement::Match(Match::Unmodelled { text, .. })

@@ -119,7 +119,7 @@ pub(super) fn set(text: String, name: &str, fields: &Map<String, Value>) -> NftS
         elements: Vec::new(),
         values: Vec::new(),
         verdicts: Vec::new(),
-        dynamic: flag("dynamic") || flag("timeout") || fields.contains_key("timeout"),
+        dynamic: flag("timeout") || fields.contains_key("timeout"),
         text,
         unmodelled: String::new(),
     };

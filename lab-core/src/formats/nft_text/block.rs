@@ -386,7 +386,6 @@ fn uncounted(text: &str, tokens: &[Token<'_>]) -> String {
 
 /// Reads a rule: its statements as nft's JSON, and the text of each.
 fn rule(text: &str, line: &Line<'_>, fields: &mut Map<String, Value>) -> Source {
-    let mut source = Source::of(uncounted(text, &line.tokens));
     let mut tokens = line.tokens.as_slice();
     if let [rest @ .., word, comment] = tokens {
         if word.word("comment") && comment.kind == Kind::Quoted {
@@ -394,6 +393,7 @@ fn rule(text: &str, line: &Line<'_>, fields: &mut Map<String, Value>) -> Source 
             tokens = rest;
         }
     }
+    let mut source = Source::of(uncounted(text, tokens));
     let mut expressions = Vec::new();
     let mut cursor = Cursor::new(tokens);
     while !cursor.done() {

@@ -33,10 +33,6 @@ impl<'t, 'a> Cursor<'t, 'a> {
         self.tokens.get(self.at)
     }
 
-    pub fn second(&self) -> Option<&'t Token<'a>> {
-        self.tokens.get(self.at + 1)
-    }
-
     pub fn done(&self) -> bool {
         self.at >= self.tokens.len()
     }

@@ -20,8 +20,8 @@ use crate::model::Table;
 /// it in the rule, for nothing tells where it ends; objects other than tables,
 /// chains, sets, maps and rules stay with their table.
 ///
-/// The text of a rule is its line without what its counters counted: that is
-/// in [`Rule::counters`](crate::model::Rule::counters).
+/// The text of a rule is its line without its comment and what its counters
+/// counted: these are in [`Rule`](crate::model::Rule).
 ///
 /// ```
 /// use lab_core::formats::nft_text;

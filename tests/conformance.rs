@@ -1,0 +1,311 @@
+//! Rule sets that others wrote. Each is read with nothing left over, and where
+//! one network is written down for iptables and for nft, both admit and
+//! translate the same packets, but for what `tests/conformance` knows of.
+//!
+//! The texts are read at run time from the folder that `LAB_DATA` names: those
+//! of Docker's bridge driver (moby/moby, Apache-2.0) and a real site's
+//! (diekmann/net-network).
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use lab_core::addr::Family;
+use lab_core::engine::symbolic::{End, NatAction, Symbolic};
+use lab_core::formats::{iptables, nft_text};
+use lab_core::model::{ChainKind, Hook, Host, Lab, Table};
+use lab_core::query::show;
+use lab_core::space::{Field, Header, Ref};
+use lab_workspace::Scratch;
+
+/// The folder of rule sets, if it is there.
+fn data() -> Option<PathBuf> {
+    match env::var_os("LAB_DATA") {
+        Some(folder) => Some(Path::new(&folder).join("rulesets")),
+        None => {
+            eprintln!("SKIPPED: LAB_DATA does not name the folder of rule sets");
+            None
+        }
+    }
+}
+
+/// The texts of a folder, by the names of their files.
+fn texts(folder: &Path) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .collect()
+}
+
+fn family(name: &str) -> Family {
+    match name.contains("ip6") {
+        true => Family::Ipv6,
+        false => Family::Ipv4,
+    }
+}
+
+/// A lab of one host with the devices that Docker's texts name.
+fn base() -> Lab {
+    let scratch = Scratch::pair();
+    let device = |number: u32, name: &str, more: &str, address: &str, address6: &str| {
+        let net = |family: &str, address: &str| {
+            let (local, length) = address.split_once('/').unwrap();
+            format!(
+                r#"{{"family":"{family}","local":"{local}","prefixlen":{length},"scope":"global","label":"{name}"}}"#
+            )
+        };
+        let head = format!(
+            r#"{{"ifindex":{number},"ifname":"{name}","flags":["BROADCAST","MULTICAST","UP","LOWER_UP"],"mtu":1500,"operstate":"UP","link_type":"ether","address":"02:00:00:00:01:0{number}"{more}"#
+        );
+        let addresses = format!(r#""addr_info":[{},{}]"#, net("inet", address), net("inet6", address6));
+        (format!("{head}}}"), format!("{head},{addresses}}}"))
+    };
+    let dummy = r#","linkinfo":{"info_kind":"dummy"}"#;
+    let devices = [
+        device(1, "lo", "", "127.0.0.1/8", "::1/128"),
+        device(2, "eth0", "", "198.51.100.1/24", "2001:db8::1/64"),
+        device(3, "br-dummy", dummy, "192.168.0.1/24", "fd49:efd7:54aa::ff/64"),
+        device(4, "loopback0", dummy, "192.0.2.1/24", "2001:db8:2::1/64"),
+    ];
+    let list = |part: fn(&(String, String)) -> &str| {
+        let parts: Vec<&str> = devices.iter().map(part).collect();
+        format!("[{}]\n", parts.join(",\n"))
+    };
+    scratch.write("hosts/b/link.json", list(|d| &d.0));
+    scratch.write("hosts/b/addr.json", list(|d| &d.1));
+    let local = |address: &str, device: &str| {
+        format!(
+            r#"{{"type":"local","dst":"{address}","dev":"{device}","table":"local","protocol":"kernel","flags":[]}}"#
+        )
+    };
+    let routes = |pairs: &[(&str, &str)]| {
+        let all: Vec<String> = pairs.iter().map(|(address, device)| local(address, device)).collect();
+        format!("[{}]\n", all.join(",\n"))
+    };
+    let four = [
+        ("127.0.0.0/8", "lo"),
+        ("198.51.100.1", "eth0"),
+        ("192.168.0.1", "br-dummy"),
+        ("192.0.2.1", "loopback0"),
+    ];
+    let six = [
+        ("::1", "lo"),
+        ("2001:db8::1", "eth0"),
+        ("fd49:efd7:54aa::ff", "br-dummy"),
+        ("2001:db8:2::1", "loopback0"),
+    ];
+    scratch.write("hosts/b/route.json", routes(&four));
+    scratch.write("hosts/b/route6.json", routes(&six));
+    for gone in ["neigh.json", "fdb.json"] {
+        scratch.write(&format!("hosts/b/{gone}"), "[]\n");
+    }
+    let mut lab = Lab::open(scratch.path()).unwrap();
+    lab.links.clear();
+    lab
+}
+
+fn with(host: &Host, name: &str, tables: Vec<Table>) -> Host {
+    let mut host = Host { name: name.to_owned(), ..host.clone() };
+    host.ruleset.tables = tables;
+    host
+}
+
+/// What of a rule set is read but not understood.
+fn left_over(tables: &[Table]) -> Vec<String> {
+    let host = with(&Host::default(), "host", tables.to_vec());
+    show::unmodelled(&host).iter().map(|item| format!("{}: {}", item.what, item.text)).collect()
+}
+
+#[test]
+fn iptables_texts_are_read_whole_and_printed_as_they_were() {
+    let Some(data) = data() else { return };
+    let mut all = texts(&data.join("moby-iptables"));
+    let site = fs::read_to_string(data.join("openlab/stettenstr/doku/iptables-save.txt")).unwrap();
+    all.insert("openlab".into(), site);
+    let mut rules = 0;
+    for (name, text) in &all {
+        let tables = iptables::parse(name, text.as_str(), family(name)).unwrap();
+        assert_eq!(left_over(&tables), Vec::<String>::new(), "{name}");
+        rules += tables.iter().flat_map(|t| &t.chains).map(|c| c.rules.len()).sum::<usize>();
+        // Comments and counters are not printed.
+        let bare = |text: &str| -> String {
+            let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+            let cut = lines.map(|line| match line.strip_prefix(':') {
+                Some(_) => line.split('[').next().unwrap_or_default().trim(),
+                None => line,
+            });
+            cut.collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(bare(&iptables::print(&tables, false)), bare(text), "{name}");
+    }
+    eprintln!("{} iptables texts, {rules} rules", all.len());
+    assert!(all.len() >= 285);
+}
+
+#[test]
+fn nft_texts_are_read_whole() {
+    let Some(data) = data() else { return };
+    let all = texts(&data.join("moby-nftables"));
+    let mut rules = 0;
+    for (name, text) in &all {
+        let tables = nft_text::parse(name, text).unwrap();
+        assert_eq!(left_over(&tables), Vec::<String>::new(), "{name}");
+        rules += tables.iter().flat_map(|t| &t.chains).map(|c| c.rules.len()).sum::<usize>();
+    }
+    eprintln!("{} nft texts, {rules} rules", all.len());
+    assert!(all.len() >= 282);
+}
+
+/// What the chains of a hook do with packets.
+#[derive(Default)]
+struct Done {
+    stopped: Option<Ref>,
+    translated: BTreeMap<String, Ref>,
+}
+
+fn done<'a>(engine: &mut Symbolic<'a>, host: &'a Host, hook: Hook, family: Family) -> Done {
+    let mut done = Done::default();
+    for (table, model) in host.ruleset.tables.iter().enumerate().filter(|(_, t)| t.family.sees(family)) {
+        for (chain, _) in
+            model.chains.iter().enumerate().filter(|(_, c)| c.base.is_some_and(|b| b.hook == hook))
+        {
+            let nat = model.chains[chain].base.is_some_and(|b| b.kind == ChainKind::Nat);
+            let diagram = engine.chain_diagram(host, table, chain).unwrap();
+            assert!(engine.store().oracles(diagram).is_empty(), "{}: something is not known", host.name);
+            let leaves: BTreeSet<u32> = engine.store().leaves(diagram).into_iter().collect();
+            for leaf in leaves {
+                let Some(end) = engine.leaf(leaf).map(|leaf| leaf.end.clone()) else { continue };
+                let set = engine.store().where_leaf(diagram, &|l| l == leaf).unwrap();
+                let before = match &end {
+                    End::Drop | End::Reject(_) => &mut done.stopped,
+                    End::Nat(action) if nat => {
+                        let before = done.translated.entry(told(action)).or_insert(Ref::NONE);
+                        *before = engine.store().or_else(*before, set).unwrap();
+                        continue;
+                    }
+                    End::Nat(_) | End::Fall | End::Return | End::Accept => continue,
+                };
+                let joined = engine.store().or_else(before.unwrap_or(Ref::NONE), set).unwrap();
+                *before = Some(joined);
+            }
+        }
+    }
+    done
+}
+
+fn told(action: &NatAction) -> String {
+    format!("{:?} to {:?} {:?}", action.kind, action.addresses, action.ports.map(|p| (p.low, p.high)))
+}
+
+/// A packet in words, with what its hook knows of it.
+fn words(engine: &mut Symbolic<'_>, header: &Header) -> String {
+    let mut device = |field| {
+        let number = header.get(field) as u32;
+        engine.names().name(number).unwrap_or("-").to_owned()
+    };
+    let (input, output) = (device(Field::Iif), device(Field::Oif));
+    let address = |field| match header.get(Field::Family) {
+        0 => IpAddr::V4(Ipv4Addr::from_bits((header.get(field) >> 96) as u32)),
+        _ => IpAddr::V6(Ipv6Addr::from_bits(header.get(field))),
+    };
+    let states = ["invalid", "new", "established", "related", "untracked"];
+    let state = states.get(header.get(Field::CtState) as usize).unwrap_or(&"?");
+    let (protocol, port) = (header.get(Field::Protocol), header.get(Field::Dport));
+    let (from, to) = (address(Field::Src), address(Field::Dst));
+    format!("in {input} out {output}, {state}, {from} to {to}, protocol {protocol}, port {port}")
+}
+
+/// How two hosts differ at a hook: a line for each thing that one does and the
+/// other does not, with a packet.
+fn differences<'a>(
+    engine: &mut Symbolic<'a>,
+    pair: [&'a Host; 2],
+    hook: Hook,
+    family: Family,
+) -> Vec<String> {
+    let [mut a, mut b] = pair.map(|host| done(engine, host, hook, family));
+    let mut universe = engine.store().headers().unwrap();
+    let told_family = engine.store().family(family).unwrap();
+    universe = engine.store().guard(universe, told_family).unwrap();
+    let named = |engine: &mut Symbolic<'a>, field, names: &[&str]| {
+        let mut any = Ref::NONE;
+        for name in names {
+            let number = engine.names().number(name);
+            let one = engine.store().value(field, number.into()).unwrap();
+            any = engine.store().or_else(any, one).unwrap();
+        }
+        any
+    };
+    let (some, none): (&[&str], &[&str]) = (&["lo", "eth0", "br-dummy", "loopback0"], &[""]);
+    let (ins, outs) = match hook {
+        Hook::Ingress | Hook::Prerouting | Hook::Input => (some, none),
+        Hook::Forward => (&some[1..], &some[1..]),
+        Hook::Output => (none, some),
+        Hook::Postrouting => (&["", "eth0", "br-dummy", "loopback0"] as &[&str], some),
+    };
+    for (field, names) in [(Field::Iif, ins), (Field::Oif, outs)] {
+        let set = named(engine, field, names);
+        universe = engine.store().guard(universe, set).unwrap();
+    }
+    let mut kinds: BTreeSet<String> = a.translated.keys().chain(b.translated.keys()).cloned().collect();
+    kinds.insert(String::new());
+    let mut found = Vec::new();
+    for kind in kinds {
+        let mut of = |done: &mut Done| match kind.as_str() {
+            "" => done.stopped.unwrap_or(Ref::NONE),
+            kind => done.translated.get(kind).copied().unwrap_or(Ref::NONE),
+        };
+        let (left, right) = (of(&mut a), of(&mut b));
+        for (only, other, who) in [(left, right, "iptables"), (right, left, "nft")] {
+            let set = engine.store().without(only, other).unwrap();
+            let set = engine.store().guard(set, universe).unwrap();
+            let Some(header) = engine.store().example(set) else { continue };
+            let what = if kind.is_empty() { "stops" } else { &kind };
+            found.push(format!("{hook}: only {who}: {what}: {}", words(engine, &header)));
+        }
+    }
+    found
+}
+
+#[test]
+fn docker_s_iptables_and_nft_rules_do_the_same() {
+    let Some(data) = data() else { return };
+    let lab = base();
+    let host = lab.host("b").unwrap();
+    let (ours, theirs) = (texts(&data.join("moby-iptables")), texts(&data.join("moby-nftables")));
+    let (mut alike, mut unlike) = (0, Vec::new());
+    for (name, text) in &theirs {
+        let other = name.replace("Nftabler", "Iptabler").replace("__ip6.", "__ip6tables.");
+        let other = other.replace("__ip.", "__iptables.");
+        let Some(first) = ours.get(&other) else { panic!("{other} is missing") };
+        let family = family(&other);
+        let family = if other.contains("__ip6tables") { Family::Ipv6 } else { family };
+        let pair = [
+            with(host, "iptables", iptables::parse(&other, first.as_str(), family).unwrap()),
+            with(host, "nft", nft_text::parse(name, text).unwrap()),
+        ];
+        let mut both = Lab::default();
+        for host in &pair {
+            both.hosts.insert(host.name.clone(), host.clone().into());
+        }
+        let mut engine = Symbolic::new(&both);
+        let pair = [both.host("iptables").unwrap(), both.host("nft").unwrap()];
+        let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
+        let found: Vec<String> =
+            hooks.into_iter().flat_map(|hook| differences(&mut engine, pair, hook, family)).collect();
+        match found.is_empty() {
+            true => alike += 1,
+            false => unlike.push((name.clone(), found)),
+        }
+    }
+    eprintln!("{alike} pairs alike, {} not", unlike.len());
+    for (name, found) in &unlike {
+        eprintln!("{name}\n  {}", found.join("\n  "));
+    }
+}
