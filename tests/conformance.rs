@@ -18,7 +18,7 @@ use lab_core::engine::symbolic::{End, NatAction, Symbolic};
 use lab_core::formats::{iptables, nft_text};
 use lab_core::model::{ChainKind, Hook, Host, Lab, Table};
 use lab_core::query::show;
-use lab_core::space::{Field, Header, Ref};
+use lab_core::space::{Field, Header, Ref, Store};
 use lab_workspace::Scratch;
 
 /// The folder of rule sets, if it is there.
@@ -221,53 +221,94 @@ fn words(engine: &mut Symbolic<'_>, header: &Header) -> String {
     format!("in {input} out {output}, {state}, {from} to {to}, protocol {protocol}, port {port}")
 }
 
-/// How two hosts differ at a hook: a line for each thing that one does and the
-/// other does not, with a packet.
+/// Which packets are compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Those with any address at any interface.
+    All,
+    /// Those that come from where their source is, and go to where their
+    /// destination is.
+    AtHome,
+}
+
+/// The packets of a family that a hook may see.
+fn universe(engine: &mut Symbolic<'_>, hook: Hook, family: Family, scope: Scope) -> Ref {
+    let devices = ["lo", "eth0", "br-dummy", "loopback0"];
+    let (some, none): (&[&str], &[&str]) = (&devices[1..], &[""]);
+    let (ins, outs): (&[&str], &[&str]) = match hook {
+        Hook::Ingress | Hook::Prerouting | Hook::Input => (&devices, none),
+        Hook::Forward => (some, some),
+        Hook::Output => (none, &devices),
+        Hook::Postrouting => (&["", "eth0", "br-dummy", "loopback0"], &devices),
+    };
+    let (net, own): (&str, &[&str]) = match family {
+        Family::Ipv4 => {
+            ("192.168.0.0/24", &["127.0.0.0/8", "198.51.100.1/32", "192.168.0.1/32", "192.0.2.1/32"])
+        }
+        Family::Ipv6 => (
+            "fd49:efd7:54aa::/64",
+            &["::1/128", "2001:db8::1/128", "fd49:efd7:54aa::ff/128", "2001:db8:2::1/128"],
+        ),
+    };
+    let numbers: BTreeMap<&str, u32> =
+        ins.iter().chain(outs).map(|name| (*name, engine.names().number(name))).collect();
+    let store = engine.store();
+    let within = |store: &mut Store, field, nets: &[&str]| {
+        let parts: Vec<Ref> =
+            nets.iter().map(|net| store.in_prefix(field, net.parse().unwrap()).unwrap()).collect();
+        parts.into_iter().fold(Ref::NONE, |all, part| store.or_else(all, part).unwrap())
+    };
+    let mut all = store.headers().unwrap();
+    let of_family = store.family(family).unwrap();
+    all = store.guard(all, of_family).unwrap();
+    for (field, address, names) in [(Field::Iif, Field::Src, ins), (Field::Oif, Field::Dst, outs)] {
+        let mut any = Ref::NONE;
+        for name in names {
+            let mut one = store.value(field, numbers[name].into()).unwrap();
+            // What a host sends to itself, or has no such interface yet, may
+            // be for any address.
+            let known = if field == Field::Oif { *name != "lo" && !name.is_empty() } else { *name != "lo" };
+            if scope == Scope::AtHome && known {
+                let there = match (*name, field) {
+                    ("", _) => within(store, address, own),
+                    (name, _) => {
+                        let inside = within(store, address, &[net]);
+                        store.invert_if(inside, name != "br-dummy").unwrap()
+                    }
+                };
+                one = store.guard(one, there).unwrap();
+            }
+            any = store.or_else(any, one).unwrap();
+        }
+        all = store.guard(all, any).unwrap();
+    }
+    all
+}
+
+/// How two hosts differ at a hook: for each thing that one does and the other
+/// does not, what it is, and a packet.
 fn differences<'a>(
     engine: &mut Symbolic<'a>,
     pair: [&'a Host; 2],
-    hook: Hook,
-    family: Family,
-) -> Vec<String> {
-    let [mut a, mut b] = pair.map(|host| done(engine, host, hook, family));
-    let mut universe = engine.store().headers().unwrap();
-    let told_family = engine.store().family(family).unwrap();
-    universe = engine.store().guard(universe, told_family).unwrap();
-    let named = |engine: &mut Symbolic<'a>, field, names: &[&str]| {
-        let mut any = Ref::NONE;
-        for name in names {
-            let number = engine.names().number(name);
-            let one = engine.store().value(field, number.into()).unwrap();
-            any = engine.store().or_else(any, one).unwrap();
-        }
-        any
-    };
-    let (some, none): (&[&str], &[&str]) = (&["lo", "eth0", "br-dummy", "loopback0"], &[""]);
-    let (ins, outs) = match hook {
-        Hook::Ingress | Hook::Prerouting | Hook::Input => (some, none),
-        Hook::Forward => (&some[1..], &some[1..]),
-        Hook::Output => (none, some),
-        Hook::Postrouting => (&["", "eth0", "br-dummy", "loopback0"] as &[&str], some),
-    };
-    for (field, names) in [(Field::Iif, ins), (Field::Oif, outs)] {
-        let set = named(engine, field, names);
-        universe = engine.store().guard(universe, set).unwrap();
-    }
+    (hook, family, scope): (Hook, Family, Scope),
+) -> Vec<(String, String)> {
+    let [a, b] = pair.map(|host| done(engine, host, hook, family));
+    let universe = universe(engine, hook, family, scope);
     let mut kinds: BTreeSet<String> = a.translated.keys().chain(b.translated.keys()).cloned().collect();
     kinds.insert(String::new());
     let mut found = Vec::new();
     for kind in kinds {
-        let mut of = |done: &mut Done| match kind.as_str() {
+        let of = |done: &Done| match kind.as_str() {
             "" => done.stopped.unwrap_or(Ref::NONE),
             kind => done.translated.get(kind).copied().unwrap_or(Ref::NONE),
         };
-        let (left, right) = (of(&mut a), of(&mut b));
+        let (left, right) = (of(&a), of(&b));
         for (only, other, who) in [(left, right, "iptables"), (right, left, "nft")] {
             let set = engine.store().without(only, other).unwrap();
             let set = engine.store().guard(set, universe).unwrap();
             let Some(header) = engine.store().example(set) else { continue };
             let what = if kind.is_empty() { "stops" } else { &kind };
-            found.push(format!("{hook}: only {who}: {what}: {}", words(engine, &header)));
+            found.push((format!("{hook}: only {who}: {what}"), words(engine, &header)));
         }
     }
     found
@@ -279,13 +320,14 @@ fn docker_s_iptables_and_nft_rules_do_the_same() {
     let lab = base();
     let host = lab.host("b").unwrap();
     let (ours, theirs) = (texts(&data.join("moby-iptables")), texts(&data.join("moby-nftables")));
-    let (mut alike, mut unlike) = (0, Vec::new());
+    let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
+    let mut alike = [0, 0];
+    let mut unlike: [BTreeMap<String, (usize, String, String)>; 2] = Default::default();
     for (name, text) in &theirs {
         let other = name.replace("Nftabler", "Iptabler").replace("__ip6.", "__ip6tables.");
         let other = other.replace("__ip.", "__iptables.");
         let Some(first) = ours.get(&other) else { panic!("{other} is missing") };
         let family = family(&other);
-        let family = if other.contains("__ip6tables") { Family::Ipv6 } else { family };
         let pair = [
             with(host, "iptables", iptables::parse(&other, first.as_str(), family).unwrap()),
             with(host, "nft", nft_text::parse(name, text).unwrap()),
@@ -296,16 +338,20 @@ fn docker_s_iptables_and_nft_rules_do_the_same() {
         }
         let mut engine = Symbolic::new(&both);
         let pair = [both.host("iptables").unwrap(), both.host("nft").unwrap()];
-        let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
-        let found: Vec<String> =
-            hooks.into_iter().flat_map(|hook| differences(&mut engine, pair, hook, family)).collect();
-        match found.is_empty() {
-            true => alike += 1,
-            false => unlike.push((name.clone(), found)),
+        for (number, scope) in [Scope::All, Scope::AtHome].into_iter().enumerate() {
+            let ask = |hook| differences(&mut engine, pair, (hook, family, scope));
+            let found: Vec<_> = hooks.into_iter().flat_map(ask).collect();
+            alike[number] += usize::from(found.is_empty());
+            for (what, packet) in found {
+                let known = unlike[number].entry(what).or_insert((0, name.clone(), packet));
+                known.0 += 1;
+            }
         }
     }
-    eprintln!("{alike} pairs alike, {} not", unlike.len());
-    for (name, found) in &unlike {
-        eprintln!("{name}\n  {}", found.join("\n  "));
+    for (number, scope) in ["all packets", "packets where their addresses belong"].iter().enumerate() {
+        eprintln!("{scope}: {} of {} pairs alike", alike[number], theirs.len());
+        for (what, (count, name, packet)) in &unlike[number] {
+            eprintln!("  {count} pairs: {what}: {packet} ({name})");
+        }
     }
 }

@@ -236,6 +236,9 @@ fn operand(cursor: &mut Cursor<'_, '_>) -> Read<Value> {
     }
 }
 
+/// How many operators of one sort may follow each other.
+const MOST_OPERATORS: u32 = 16;
+
 /// Operators, those that bind closest first.
 const OPERATORS: [&[(&str, &str)]; 4] = [
     &[("<<", "<<"), (">>", ">>")],
@@ -247,14 +250,16 @@ const OPERATORS: [&[(&str, &str)]; 4] = [
 fn operation(cursor: &mut Cursor<'_, '_>, level: usize) -> Read<Value> {
     let Some(below) = level.checked_sub(1) else { return operand(cursor) };
     let mut value = operation(cursor, below)?;
-    loop {
-        let found =
+    // Each operator nests the value one deeper.
+    for _ in 0..MOST_OPERATORS {
+        let next =
             OPERATORS[below].iter().find(|(written, _)| cursor.is(written) || cursor.word() == Some(written));
-        let Some((_, operator)) = found else { return Ok(value) };
+        let Some((_, operator)) = next else { return Ok(value) };
         cursor.next()?;
         let more = operation(cursor, below)?;
         value = json!({ *operator: [value, more] });
     }
+    Err(Unread)
 }
 
 /// An expression: operands with operators, side by side, perhaps looked up in
