@@ -11,6 +11,7 @@ use std::{env, fs};
 
 use lab_core::formats::{nft_json, nft_text};
 use lab_core::model::{Match, Origin, Statement, Table, Target};
+use lab_workspace::Scratch;
 
 fn sources() -> Vec<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nft");
@@ -120,4 +121,28 @@ fn text_and_json_of_one_rule_set_are_one_model() {
     }
     eprintln!("{read} rule sets read alike from text and JSON");
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn a_snapshot_may_hold_the_text_instead_of_the_json() {
+    let scratch = Scratch::pair();
+    fs::remove_file(scratch.at("hosts/b/nft.json")).unwrap();
+    let chain = "\tchain in {\n\t\ttype filter hook input priority filter; policy accept;\n\t\ttcp dport 22 counter packets 1 bytes 60 drop comment \"door\"\n\t}\n";
+    let nft = format!("table inet fw {{\n{chain}\tlimit slow {{\n\t\trate 1/second\n\t}}\n}}\n");
+    scratch.write("hosts/b/nft.txt", nft);
+    let shown = scratch.ask("show", &["b"]);
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    assert!(shown.out.contains("inet fw"), "{}", shown.out);
+    assert!(shown.out.contains("limit slow"), "{}", shown.out);
+    let traced =
+        scratch.ask("trace", &["--from", "a", "--to", "10.0.0.2", "--proto", "tcp", "--dport", "22"]);
+    assert!(
+        traced.out.contains("`tcp dport 22 counter drop` (hosts/b/nft.txt:4)"),
+        "{}{}",
+        traced.out,
+        traced.err
+    );
+    scratch.write("hosts/b/nft.txt", "table inet fw {\n\tchain in {\n\t\tjump nowhere\n");
+    let broken = scratch.ask("show", &["b"]);
+    assert!(broken.err.contains("hosts/b/nft.txt:3"), "{}", broken.err);
 }

@@ -185,8 +185,9 @@ fn what_is_not_understood_keeps_its_text() {
     assert_eq!(kept("counter packets some bytes 0").len(), 1);
     assert_eq!(kept("add @seen { ip saddr timeout 5m }").len(), 1);
     // A statement that reads like flags keeps its operator.
-    let [Statement::Match(Match::Nft(found))] = rule("ct state ! new").try_into().unwrap() else { panic!() };
-    assert_eq!((found.left, found.comparison), (Expression::CtState, Comparison::NoBit));
+    let read = rule("ct state ! new");
+    let [Statement::Match(Match::Nft(found))] = read.as_slice() else { panic!("{read:?}") };
+    assert_eq!((&found.left, found.comparison), (&Expression::CtState, Comparison::NoBit));
     assert_eq!(found.right, NftSetRef::Elements(vec![vec![Atom::Range(8, 8)]]));
     let text = "table ip t {\n\tset s {\n\t\ttype ipv4_addr\n\t\tfrobnicate\n\t\telements = { 10.0.0.1 wobble }\n\t}\n}\n";
     let set = &parse("nft.txt", text).unwrap()[0].sets[0];
