@@ -49,13 +49,13 @@ pub fn room(tunnel: &Tunnel, device: &Interface, mtu: u32, inner: Family, df: bo
 /// The tunnel of a host that takes a packet with these outer ends: both ends
 /// given come first, then the remote one, then the local
 /// (`ip_tunnel_lookup`).
-pub fn taker<'h>(
-    host: &'h Host,
+pub fn taker(
+    host: &Host,
     (src, dst): (IpAddr, IpAddr),
     number: u8,
     key: Option<u32>,
     ethernet: bool,
-) -> Option<&'h Interface> {
+) -> Option<&Interface> {
     let inner = if number == 4 { Some(Family::Ipv4) } else { (number == 41).then_some(Family::Ipv6) };
     let takes = |t: &Tunnel| {
         t.kind.outer() == Family::of(dst)

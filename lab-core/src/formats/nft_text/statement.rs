@@ -31,11 +31,9 @@ fn named(cursor: &mut Cursor<'_, '_>) -> Read<Option<Value>> {
 fn log(cursor: &mut Cursor<'_, '_>) -> Read<Value> {
     let mut inner = Map::new();
     let mut flags: Vec<Value> = Vec::new();
-    loop {
-        let key = match cursor.word() {
-            Some(key @ ("prefix" | "group" | "snaplen" | "queue-threshold" | "level" | "flags")) => key,
-            _ => break,
-        };
+    while let Some(key @ ("prefix" | "group" | "snaplen" | "queue-threshold" | "level" | "flags")) =
+        cursor.word()
+    {
         cursor.next()?;
         let value: Value = match key {
             "flags" => {
