@@ -233,14 +233,15 @@ enum Scope {
     Through,
 }
 
-/// Where the two differ, in how many pairs for each [`Scope`], and why. Each
-/// was held to the kernel: both sets of rules loaded, and such a packet sent.
+/// Where the two differ, in how many pairs for each [`Scope`], and why. For
+/// the first and the third both sets of rules were loaded into the kernel, and
+/// such a packet was sent: it does what is said here.
 const KNOWN: [(&str, [usize; 3], &str); 5] = [
     (
         "FORWARD: only iptables: stops",
         [12, 12, 12],
-        "internal networks: nft lets every established packet through before it asks where it goes, iptables \
-         lets those to other networks' addresses, or between two ports of one bridge, through never",
+        "internal networks: nft accepts packets of known connections before it asks for more, iptables drops \
+         them as any other",
     ),
     (
         "FORWARD: only nft: stops",

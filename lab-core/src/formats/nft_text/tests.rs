@@ -109,6 +109,10 @@ fn statements_mean_what_their_json_means() {
         r#"{"mangle": {"key": {"meta": {"key": "mark"}}, "value": {"|": [{"<<": [{"&": [{"ct": {"key": "mark"}}, 255]}, 2]}, 1]}}}"#,
     );
     same(
+        "ct state new  meta mark set mark and 0xfffffff0 xor 0x5",
+        r#"{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}}, {"mangle": {"key": {"meta": {"key": "mark"}}, "value": {"^": [{"&": [{"meta": {"key": "mark"}}, 4294967280]}, 5]}}}"#,
+    );
+    same(
         "fib saddr . iif oif missing drop",
         r#"{"match": {"op": "==", "left": {"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, "right": false}}, {"drop": null}"#,
     );
@@ -181,6 +185,8 @@ fn what_is_not_understood_keeps_its_text() {
     );
     assert_eq!(kept("tcp dport 80 dnat ip addr . port to tcp dport map { 80 : 10.0.0.1 . 8080 }").len(), 1);
     assert_eq!(kept("xt match \"conntrack\" drop"), [pair("conntrack", "xt match \"conntrack\"")]);
+    // As nft prints what iptables-nft wrote.
+    assert_eq!(kept("xt match recent counter packets 0 bytes 0 drop"), [pair("recent", "xt match recent")]);
     assert_eq!(kept("counter packets 0 bytes 0 # xt_CHECKSUM"), [pair("CHECKSUM", "# xt_CHECKSUM")]);
     assert_eq!(kept("counter packets some bytes 0").len(), 1);
     assert_eq!(kept("add @seen { ip saddr timeout 5m }").len(), 1);
