@@ -16,6 +16,7 @@ pub mod link;
 mod names;
 pub mod neighbour;
 pub mod nft_json;
+pub mod nft_text;
 pub mod observed;
 pub mod probes;
 pub mod route;

@@ -228,7 +228,7 @@ pub struct NftSet {
     pub verdicts: Vec<Verdict>,
     /// Whether packets or time may change it (`dynamic`, `timeout`).
     pub dynamic: bool,
-    /// Its JSON, as read.
+    /// Its text, as read: JSON, or nft's own.
     pub text: String,
     /// What of it is not understood; empty where all is.
     pub unmodelled: String,

@@ -141,8 +141,8 @@ pub enum Statement {
 pub struct Rule {
     /// Its parts.
     pub statements: Vec<Statement>,
-    /// Its text as read, without counters: `-A INPUT -i lo -j ACCEPT`, or the
-    /// JSON of an nft rule's expressions.
+    /// Its text as read, without counters: `-A INPUT -i lo -j ACCEPT`, an
+    /// nft rule's line, or the JSON of its expressions.
     pub text: Text,
     /// Its comment.
     pub comment: Option<Text>,

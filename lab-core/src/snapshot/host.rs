@@ -2,11 +2,12 @@
 
 use crate::addr::Family;
 use crate::formats::{
-    address, bridge_vlan, fdb, ipset, iptables, link, neighbour, nft_json, route, rule, sysctl, wireguard,
-    ErrorKind,
+    address, bridge_vlan, fdb, ipset, iptables, link, neighbour, nft_json, nft_text, route, rule, sysctl,
+    wireguard, ErrorKind,
 };
 use crate::model::{
-    Backend, Chain, Host, Interface, InterfaceKind, Origin, Part, Policy, Table, TableFamily, Unmodelled,
+    Backend, Chain, Hook, Host, Interface, InterfaceKind, Origin, Part, Policy, Table, TableFamily,
+    Unmodelled,
 };
 
 use super::folder::Folder;
@@ -188,13 +189,16 @@ fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
             tables.extend(read);
         }
     }
-    if let Some(text) = folder.read("nft.json")? {
+    let native = match (folder.read("nft.json")?, folder.read("nft.txt")?) {
+        (Some(text), _) => Some(nft_json::parse(&folder.shown("nft.json"), &text)?),
+        (None, Some(text)) => Some(nft_text::parse(&folder.shown("nft.txt"), &text)?),
+        (None, None) => None,
+    };
+    if let Some(read) = native {
         told = true;
         // What iptables-nft wrote stands in both files: it is one rule set,
-        // and iptables-save says more about it.
-        let read = nft_json::parse(&folder.shown("nft.json"), &text)?;
-        // Its order is that of registration, which decides between equal
-        // priorities.
+        // and iptables-save says more about it. Its order is that of
+        // registration, which decides between equal priorities.
         let mut merged: Vec<Table> = Vec::new();
         for table in read {
             match tables.iter().position(|o| same(o, &table)) {
@@ -203,17 +207,6 @@ fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
             }
         }
         tables.extend(merged);
-    } else if let Some(text) = folder.read("nft.txt")? {
-        if text.split_whitespace().next().is_some() {
-            let origin = Origin { file: folder.shown("nft.txt").into(), line: 1 };
-            host.unmodelled.push(Unmodelled {
-                origin,
-                what: "nft rule set as text; `nft -j list ruleset` is read".into(),
-                text: text.lines().next().unwrap_or_default().to_owned(),
-            });
-            host.unknown.extend([Part::Firewall4, Part::Firewall6]);
-        }
-        told = true;
     }
     if !told {
         host.unknown.insert(Part::Firewall4);
@@ -221,22 +214,7 @@ fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
     if !told && !told6 {
         host.unknown.insert(Part::Firewall6);
     }
-    for table in &tables {
-        let seen = match table.family {
-            TableFamily::Arp | TableFamily::Bridge | TableFamily::Netdev => {
-                let drops = |c: &Chain| c.base.is_some_and(|b| b.policy == Policy::Drop);
-                !table.chains.iter().any(|c| drops(c) || !c.rules.is_empty())
-            }
-            TableFamily::Ip | TableFamily::Ip6 | TableFamily::Inet => true,
-        };
-        if !seen {
-            host.unmodelled.push(Unmodelled {
-                origin: table.origin.clone(),
-                what: format!("table of family {}", table.family),
-                text: table.name.clone(),
-            });
-        }
-    }
+    host.unmodelled.extend(tables.iter().flat_map(passed_over));
     host.ruleset.tables = tables;
     if let Some(text) = folder.read("ipset.save")? {
         for set in ipset::parse(&folder.shown("ipset.save"), &text)? {
@@ -244,6 +222,32 @@ fn firewall(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// What of a table may act on packets where no engine looks: other families,
+/// chains at a device, and a table that may sleep.
+fn passed_over(table: &Table) -> Vec<Unmodelled> {
+    let acts = |c: &&Chain| c.base.is_some_and(|b| b.policy == Policy::Drop) || !c.rules.is_empty();
+    let note = |origin: &Origin, what: String, text: &str| Unmodelled {
+        origin: origin.clone(),
+        what,
+        text: text.to_owned(),
+    };
+    match table.family {
+        TableFamily::Arp | TableFamily::Bridge | TableFamily::Netdev => {
+            let found = table.chains.iter().find(acts);
+            let what = || format!("table of family {}", table.family);
+            found.map(|_| note(&table.origin, what(), &table.name)).into_iter().collect()
+        }
+        TableFamily::Ip | TableFamily::Ip6 | TableFamily::Inet => {
+            let ingress = |c: &&Chain| c.base.is_some_and(|b| b.hook == Hook::Ingress) && acts(c);
+            let chains = table.chains.iter().filter(ingress);
+            let chains = chains.map(|c| note(&c.origin, "chain at ingress".into(), &c.name));
+            let acts =
+                |u: &&Unmodelled| u.what.starts_with("table flags") || u.what.starts_with("chain hook");
+            chains.chain(table.unmodelled.iter().filter(acts).cloned()).collect()
+        }
+    }
 }
 
 fn same(a: &Table, b: &Table) -> bool {

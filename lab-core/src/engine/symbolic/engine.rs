@@ -15,7 +15,7 @@ use crate::model::{
     Target, Verdict,
 };
 use crate::semantics::sets::Sets;
-use crate::space::{Error, Field, Mapping, Ref, Source, Store};
+use crate::space::{Error, Field, Mapping, Names, Ref, Source, Store};
 
 /// Every packet at once, in one lab.
 ///
@@ -84,6 +84,11 @@ impl<'a> Symbolic<'a> {
     /// The diagrams.
     pub fn store(&mut self) -> &mut Store {
         &mut self.sets.store
+    }
+
+    /// The numbers that interface names have in the diagrams.
+    pub fn names(&mut self) -> &mut Names {
+        &mut self.sets.names
     }
 
     /// A table of a host and its compiled chains.

@@ -2,6 +2,7 @@
 //! takes: `iptables-save(8)`, `iptables-extensions(8)`, and the source of
 //! iptables 1.8.9 (`iptables/xshared.c`, `extensions/`) where they are silent.
 
+mod coverage;
 mod cycle;
 mod lexer;
 mod line;
@@ -19,6 +20,7 @@ mod proptests;
 #[cfg(test)]
 mod tests;
 
+pub use coverage::{coverage_table, Coverage, Extension, MATCHES, TARGETS};
 pub(super) use lexer::{words, Word};
 pub(super) use names::{icmp_name, icmp_type};
 pub use print::print;

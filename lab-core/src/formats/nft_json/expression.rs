@@ -123,7 +123,8 @@ fn fib(value: &Value) -> Option<Looked> {
     };
     match value.get("result")?.as_str()? {
         "type" => of(Expression::Fib(FibResult::Type, flags), NftType::AddressType),
-        "oif" => Some(single(Expression::Fib(FibResult::Oif, flags), Writing::Exists)),
+        // Later versions write `check` where only a route is asked for.
+        "oif" | "check" => Some(single(Expression::Fib(FibResult::Oif, flags), Writing::Exists)),
         "oifname" => of(Expression::Fib(FibResult::Oifname, flags), NftType::Name),
         _ => None,
     }

@@ -20,7 +20,8 @@ pub use print::print;
 use super::json::{self, Fields};
 use super::{Error, ErrorKind};
 use crate::model::{
-    Backend, BaseChain, Chain, Hook, Origin, Owner, Policy, Rule, Table, TableFamily, Unmodelled,
+    Backend, BaseChain, Chain, Hook, Match, NftSet, Origin, Owner, Policy, Rule, Statement, Table,
+    TableFamily, Target, Unmodelled,
 };
 
 #[derive(Deserialize)]
@@ -38,14 +39,42 @@ const FAMILIES: [(&str, TableFamily); 6] = [
     ("netdev", TableFamily::Netdev),
 ];
 
+/// The text of a statement where it was not read from JSON.
+pub(super) struct Part {
+    /// The text.
+    pub text: String,
+    /// What it is called, if it could not be read.
+    pub unread: Option<String>,
+}
+
+/// The text of an object where it was not read from JSON.
+pub(super) struct Source {
+    /// The text.
+    pub text: String,
+    /// For a rule, that of each statement.
+    pub parts: Vec<Part>,
+}
+
+impl Source {
+    /// That of an object that is no rule.
+    pub fn of(text: String) -> Self {
+        Source { text, parts: Vec::new() }
+    }
+}
+
 /// An object of the list: its sort (`table`, `chain`, …) and fields.
-struct Object<'a> {
-    sort: String,
-    fields: Fields<'a>,
+pub(super) struct Object<'a> {
+    pub sort: String,
+    pub fields: Fields<'a>,
+    /// Its text, if that is not its JSON.
+    pub source: Option<Source>,
 }
 
 impl Object<'_> {
     fn text(&self) -> String {
+        if let Some(source) = &self.source {
+            return source.text.clone();
+        }
         let mut object = Map::new();
         object.insert(self.sort.clone(), Value::Object(self.fields.map.clone()));
         Value::Object(object).to_string()
@@ -152,7 +181,9 @@ impl Reader {
             }
             None => None,
         };
-        if object.fields.map.contains_key("dev") {
+        // Old versions do not print the device.
+        let at_device = base.is_some_and(|base| base.hook == Hook::Ingress);
+        if at_device || object.fields.map.contains_key("dev") {
             table.unmodelled.push(object.unmodelled("chain at a device".to_owned()));
         }
         let place = table.chains.len();
@@ -177,7 +208,7 @@ impl Reader {
         if table.set(&name).is_some() {
             return Err(object.duplicate("set", &name));
         }
-        table.sets.push(set::set(&object.sort, &name, &object.fields.map));
+        table.sets.push(set::set(object.text(), &name, &object.fields.map));
         Ok(())
     }
 
@@ -199,21 +230,16 @@ impl Reader {
             None => None,
             Some(_) => Some(object.string("comment")?.into()),
         };
-        let mut statements = Vec::new();
-        let mut counters = None;
-        let mut text = expressions.clone();
-        for (expression, plain) in expressions.iter().zip(&mut text) {
-            statement::statement(expression, family, &mut statements);
-            let counter = plain.get_mut("counter").filter(|c| c.is_object());
-            if let Some(counter) = counter {
-                let number = |key: &str| counter.get(key).and_then(Value::as_u64);
-                counters = counters.or(number("packets").zip(number("bytes")));
-                *counter = Value::Null;
-            }
+        let (statements, counters, text) = statements(object, expressions, family, &table.sets);
+        // Where packets add elements, what a set holds is not what is listed.
+        let updates =
+            expressions.iter().filter_map(|e| e.get("set")?.get("set")?.as_str()?.strip_prefix('@'));
+        for name in updates {
+            table.sets.iter_mut().filter(|set| set.name == name).for_each(|set| set.dynamic = true);
         }
         chain.rules.push(Rule {
             statements,
-            text: Value::Array(text).to_string().into(),
+            text: text.into(),
             comment,
             counters,
             handle: object.handle()?,
@@ -231,6 +257,55 @@ impl Reader {
         self.home(object)?.1.unmodelled.push(object.unmodelled(what));
         Ok(())
     }
+}
+
+/// The statements of a rule, what its first counter counted, and its text.
+fn statements(
+    object: &Object<'_>,
+    expressions: &[Value],
+    family: TableFamily,
+    sets: &[NftSet],
+) -> (Vec<Statement>, Option<(u64, u64)>, String) {
+    let mut statements = Vec::new();
+    let mut counters = None;
+    let parts = object.source.as_ref().map(|source| source.parts.as_slice()).unwrap_or_default();
+    let mut plain = expressions.to_vec();
+    for (place, (expression, plain)) in expressions.iter().zip(&mut plain).enumerate() {
+        let part = parts.get(place);
+        if let Some((part, name)) = part.and_then(|part| Some((part, part.unread.as_ref()?))) {
+            let (name, text) = (name.clone(), part.text.clone());
+            statements.push(Statement::Target(Target::Unmodelled { name, text }));
+            continue;
+        }
+        let before = statements.len();
+        statement::statement(expression, family, &mut statements);
+        let counter = plain.get_mut("counter").filter(|c| c.is_object());
+        if let Some(counter) = counter {
+            let number = |key: &str| counter.get(key).and_then(Value::as_u64);
+            counters = counters.or(number("packets").zip(number("bytes")));
+            *counter = Value::Null;
+        }
+        for statement in statements.iter_mut().skip(before) {
+            if matches!(&*statement, Statement::Target(target) if statement::takes_more(target, sets)) {
+                let name = if expression.get("snat").is_some() { "snat" } else { "dnat" }.to_owned();
+                let text = expression.to_string();
+                *statement = Statement::Target(Target::Unmodelled { name, text });
+            }
+            if let (
+                Some(part),
+                Statement::Match(Match::Unmodelled { text, .. })
+                | Statement::Target(Target::Unmodelled { text, .. }),
+            ) = (part, statement)
+            {
+                text.clone_from(&part.text);
+            }
+        }
+    }
+    let text = match &object.source {
+        Some(source) => source.text.clone(),
+        None => Value::Array(plain).to_string(),
+    };
+    (statements, counters, text)
 }
 
 /// A priority: a number, or a name with what is added to it.
@@ -310,7 +385,8 @@ fn objects<'a>(file: &'a str, text: &'a str) -> Result<Vec<Object<'a>>, Error> {
         let mut pairs = outer.map.into_iter();
         match (pairs.next(), pairs.next()) {
             (Some((sort, Value::Object(map))), None) => {
-                objects.push(Object { sort, fields: Fields { file, line: element.line, map } });
+                let fields = Fields { file, line: element.line, map };
+                objects.push(Object { sort, fields, source: None });
             }
             _ => {
                 return Err(Error::syntax(
@@ -337,14 +413,18 @@ fn objects<'a>(file: &'a str, text: &'a str) -> Result<Vec<Object<'a>>, Error> {
 /// JSON that is broken, a field that is missing or of the wrong sort, a name
 /// that leads nowhere or is given twice, or chains that jump in a circle.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Table>, Error> {
-    let objects = objects(file, text)?;
+    read(&objects(file, text)?)
+}
+
+/// Reads the objects of a list.
+pub(super) fn read(objects: &[Object<'_>]) -> Result<Vec<Table>, Error> {
     let mut reader = Reader::default();
     // Tables, then what rules refer to, then rules: the order of the list
     // does not matter then.
     for object in objects.iter().filter(|o| o.sort == "table") {
         reader.table(object)?;
     }
-    for object in &objects {
+    for object in objects {
         match object.sort.as_str() {
             "table" | "rule" | "metainfo" => {}
             "chain" => reader.chain(object)?,

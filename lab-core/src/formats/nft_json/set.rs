@@ -106,10 +106,8 @@ fn fill(set: &mut NftSet, fields: &Map<String, Value>, keys: &[Writing]) -> Stri
     String::new()
 }
 
-/// Reads a set or map (`sort`), keeping its JSON.
-pub(super) fn set(sort: &str, name: &str, fields: &Map<String, Value>) -> NftSet {
-    let mut object = Map::new();
-    object.insert(sort.to_owned(), Value::Object(fields.clone()));
+/// Reads a set or map, keeping its text.
+pub(super) fn set(text: String, name: &str, fields: &Map<String, Value>) -> NftSet {
     let flag = |flag: &str| match fields.get("flags") {
         Some(Value::String(word)) => word == flag,
         Some(Value::Array(flags)) => flags.iter().any(|f| f == flag),
@@ -121,8 +119,8 @@ pub(super) fn set(sort: &str, name: &str, fields: &Map<String, Value>) -> NftSet
         elements: Vec::new(),
         values: Vec::new(),
         verdicts: Vec::new(),
-        dynamic: flag("dynamic") || flag("timeout") || fields.contains_key("timeout"),
-        text: Value::Object(object).to_string(),
+        dynamic: flag("timeout") || fields.contains_key("timeout"),
+        text,
         unmodelled: String::new(),
     };
     let mut missing = Vec::new();

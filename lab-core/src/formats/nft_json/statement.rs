@@ -7,8 +7,8 @@ use super::expression::{compute, look, Looked};
 use super::value::{constant, element, elements, pairs, Writing, ICMP6_CODES, ICMP_CODES};
 use crate::addr::{Family, PortRange};
 use crate::model::{
-    Atom, Comparison, Direction, Expression, FibResult, Mangle, Match, NatAddress, NatKind, NatRange,
-    NftMatch, NftSetRef, NftType, RejectWith, Statement, TableFamily, Target, Verdict,
+    Atom, Comparison, Direction, Expression, FibResult, Mangle, Match, NatAddress, NatKind, NatRange, NftMap,
+    NftMatch, NftSet, NftSetRef, NftType, RejectWith, Statement, TableFamily, Target, Verdict,
 };
 
 /// What `icmpx` codes are called.
@@ -41,7 +41,8 @@ fn settle_fib(left: Looked, right: &Value) -> Looked {
     match left.expression {
         Expression::Fib(FibResult::Oif | FibResult::Oifname, flags) => {
             let (result, writing) = match sample {
-                Value::String(_) => (FibResult::Oifname, Writing::Of(NftType::Name)),
+                // Index 0: there is none.
+                Value::String(word) if word != "0" => (FibResult::Oifname, Writing::Of(NftType::Name)),
                 _ => (FibResult::Oif, Writing::Exists),
             };
             Looked {
@@ -239,6 +240,15 @@ fn mangle(value: &Value) -> Option<(Target, Vec<Family>)> {
     let [writing] = looked.writings.as_slice() else { return None };
     let value = compute(new, *writing)?;
     Some((Target::Mangle(what, value.expression), value.families))
+}
+
+/// Whether a rule's address translation takes more than an address from a
+/// named map: then `addr . port` was meant, which the JSON does not say.
+pub(super) fn takes_more(target: &Target, sets: &[NftSet]) -> bool {
+    let Target::Nat { range, .. } = target else { return false };
+    let Some(NatAddress::Computed(Expression::Map(_, map))) = &range.address else { return false };
+    let NftMap::Named(name) = map.as_ref() else { return false };
+    sets.iter().any(|set| set.name == *name && set.values.iter().any(|value| value.len() != 1))
 }
 
 /// A name for what is not modelled: its keys, as far as they tell something.
