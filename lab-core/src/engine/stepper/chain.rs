@@ -323,6 +323,10 @@ impl<'a> Walk<'a, '_> {
             }
             Target::Unmodelled { name, .. } => {
                 let why = format!("{}, {} `{}`: target {name}", host.name, table.name, rule.text);
+                // It may write whatever it likes into the packet.
+                if !self.unknown.contains(&why) {
+                    self.unknown.push(why.clone());
+                }
                 match self.choices.pick(3, &why) {
                     0 => RuleEnd::Verdict(Verdict::Accept),
                     1 => RuleEnd::Verdict(Verdict::Drop),

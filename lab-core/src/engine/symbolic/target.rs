@@ -107,7 +107,10 @@ impl Compiler<'_, '_> {
                 let drops = self.sets.unknown(format!("target {name}"))?;
                 let (accept, drop) = (self.end(id, End::Accept), self.end(id, End::Drop));
                 let rest = self.sets.store.choose(drops, drop, then)?;
-                self.sets.store.choose(accepts, accept, rest)
+                let any = self.sets.store.choose(accepts, accept, rest)?;
+                // It may write whatever it likes into the packet.
+                let unclear = vec![format!("target {name}")];
+                self.effect(&Effects { unclear, ..Effects::default() }, any)
             }
         }
     }

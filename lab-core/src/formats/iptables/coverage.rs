@@ -33,7 +33,7 @@ impl Coverage {
             Coverage::Chance => "certain where all or none are picked, else possible",
             Coverage::Harmless => "no effect on where packets go",
             Coverage::Either => "kept: may hold or not",
-            Coverage::Kept => "kept: may accept, drop or go on",
+            Coverage::Kept => "kept: nothing is claimed of what it meets",
         }
     }
 }
