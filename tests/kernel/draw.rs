@@ -1,0 +1,155 @@
+//! Probes for a lab: some drawn blindly, most from inside of computed sets, so
+//! that every way a packet can go is gone.
+
+use lab_core::engine::symbolic::{Ending, Flowed, Sending, Symbolic};
+use lab_core::model::{
+    How, Host, Interface, Lab, Packet, PortValue, Probe, TcpFlags, Transport,
+};
+use lab_core::space::{header, Field, Ref};
+use lab_core::strategies;
+use lab_workspace::{packet_of, Entrance};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+
+use crate::watch::Observed;
+use crate::wire;
+
+/// How many entrances of a lab are used, and how many packets by each.
+const ENTRANCES: usize = 4;
+const BLIND: usize = 4;
+const AIMED: usize = 10;
+
+/// How many parts the packets of an entrance may fall into.
+const PARTS: usize = 3000;
+
+/// Of an entrance, what becomes of all that could, and some of them.
+pub struct Entering {
+    /// None: there are too many.
+    pub flows: Option<Vec<Flowed>>,
+    pub probes: Vec<Probe>,
+}
+
+fn entrances(lab: &Lab) -> Vec<Entrance<'_>> {
+    let mut all = Vec::new();
+    for host in lab.hosts.values() {
+        all.push(Entrance::Send(host, Sending::Raw));
+        let wired = |i: &&Interface| i.kind.has_wire() && i.up;
+        all.extend(host.interfaces.iter().filter(wired).map(|device| Entrance::Inject(host, device)));
+    }
+    all
+}
+
+/// A number below `below`.
+pub fn random(runner: &mut TestRunner, below: usize) -> usize {
+    (0..below).new_tree(runner).map_or(0, |tree| tree.current())
+}
+
+/// A packet whose arrival raw sockets can tell.
+fn heard(packet: &Packet) -> bool {
+    match packet.transport {
+        Transport::Other(number) => [4, 47, 50, 255].contains(&number),
+        _ => true,
+    }
+}
+
+/// The packets that one entrance gets.
+fn packets(runner: &mut TestRunner, engine: &mut Symbolic, flows: &[Flowed], like: &Packet) -> Vec<Packet> {
+    let draw = |runner: &mut TestRunner| {
+        let tree = strategies::packet().new_tree(runner);
+        tree.map_or_else(|_| like.clone(), |tree| tree.current())
+    };
+    let mut all: Vec<Packet> = (0..BLIND).map(|_| draw(runner)).collect();
+    let arrives = |f: &&Flowed| matches!(f.ending, Ending::Delivered(_) | Ending::ForwardedOut(_));
+    let (good, bad): (Vec<&Flowed>, Vec<&Flowed>) = flows.iter().partition(|f| arrives(f));
+    for place in 0..AIMED {
+        let from = if place % 3 == 2 || good.is_empty() { &bad } else { &good };
+        if from.is_empty() {
+            continue;
+        }
+        let flowed = from[random(runner, from.len())];
+        let near = header(&draw(runner));
+        let wanted: &[Field] = match place % 4 {
+            0 => &[Field::Family, Field::Protocol, Field::Sport, Field::Dport],
+            1 => &[Field::Dst, Field::Protocol],
+            2 => &[Field::Src, Field::Dst],
+            _ => &[Field::Src, Field::Protocol],
+        };
+        let store = engine.store();
+        // As much of the packet drawn as the set lets.
+        let mut set = flowed.flow.set;
+        for field in wanted {
+            let Ok(part) = store.value(*field, near.get(*field)) else { continue };
+            match store.guard(part, set) {
+                Ok(both) if both != Ref::NONE => set = both,
+                _ => {}
+            }
+        }
+        all.extend(store.example(set).and_then(|h| packet_of(&h, like)));
+    }
+    all
+}
+
+/// Probes for a lab.
+pub fn draw<'a>(runner: &mut TestRunner, lab: &'a Lab, engine: &mut Symbolic<'a>) -> Vec<Entering> {
+    engine.limit = PARTS;
+    let all = entrances(lab);
+    let mut entering = Vec::new();
+    for place in 0..ENTRANCES {
+        let entrance = all[random(runner, all.len())];
+        let Ok(tree) = strategies::packet().new_tree(runner) else { continue };
+        let like = wire::sendable(&tree.current());
+        let flows = entrance.flows(engine, &like).ok();
+        let (at, how) = match entrance {
+            Entrance::Send(host, _) => (host, How::Originate(None)),
+            Entrance::Inject(host, device) => (host, How::Inject(device.name.clone(), None)),
+        };
+        let drawn = packets(runner, engine, flows.as_deref().unwrap_or_default(), &like);
+        let probes = drawn
+            .into_iter()
+            .map(|p| Packet { ttl: like.ttl, length: like.length, df: like.df, mark: 0, ..p })
+            .filter(|p| p.src != p.dst && heard(p) && !p.transport.is_icmp_error())
+            .filter(|p| !(matches!(entrance, Entrance::Send(..)) && p.src.is_unspecified()))
+            .enumerate()
+            .map(|(number, packet)| {
+                let id = format!("p{place}-{number}");
+                Probe { id, at: at.name.clone(), how: how.clone(), packet, flow: None }
+            })
+            .collect();
+        entering.push(Entering { flows, probes });
+    }
+    entering
+}
+
+/// The reply to a probe that arrived or left, from where it did. What the
+/// kernel itself says to a TCP packet that nobody listens for ends the
+/// connection, so such get a reply from outside only.
+pub fn reply(lab: &Lab, probe: &Probe, observed: &Observed) -> Option<Probe> {
+    let (at, how, seen) = match (observed.delivered.as_slice(), observed.out.as_slice()) {
+        ([(place, seen)], []) => (place.host.clone(), How::Originate(None), seen),
+        ([], [(place, seen)]) => (place.host.clone(), How::Inject(place.iface.clone(), None), seen),
+        _ => return None,
+    };
+    let outside = matches!(how, How::Inject(..));
+    let transport = match seen.transport {
+        Transport::Udp { sport, dport } => Transport::Udp { sport: dport, dport: sport },
+        Transport::Tcp { sport, dport, flags } if outside && flags.0 & 0x17 == TcpFlags::SYN => {
+            let flags = TcpFlags(TcpFlags::SYN | TcpFlags::ACK);
+            Transport::Tcp { sport: dport, dport: sport, flags }
+        }
+        Transport::Icmp { kind: 8, code: 0, id } => Transport::Icmp { kind: 0, code: 0, id },
+        Transport::Icmp6 { kind: 128, code: 0, id } => Transport::Icmp6 { kind: 129, code: 0, id },
+        _ => return None,
+    };
+    let known = |port: PortValue| port.known().is_some();
+    let usual = seen.dst.is_multicast() || seen.src.is_unspecified() || seen.src == seen.dst;
+    if usual || transport.ports().is_some_and(|(a, b)| !known(a) || !known(b)) {
+        return None;
+    }
+    let host: &Host = lab.host(&at)?;
+    // Who answers a broadcast does so from an address of its own.
+    if !outside && host.interface_with(seen.dst).is_none() {
+        return None;
+    }
+    let packet = Packet { src: seen.dst, dst: seen.src, ttl: 64, tos: 0, mark: 0, transport, ..probe.packet.clone() };
+    Some(Probe { id: format!("{}-reply", probe.id), at, how, packet, flow: Some(probe.id.clone()) })
+}
