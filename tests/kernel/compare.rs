@@ -45,7 +45,8 @@ pub fn went(observed: &Observed, way: &Journey) -> bool {
             place.host == at.host && iface && same(packet, seen)
         }),
         Outcome::ForwardedOut { at, seen } => {
-            observed.delivered.is_empty() && observed.out.iter().any(|(p, packet)| p == at && same(packet, seen))
+            // Of what is sent to all, the sender gets a copy.
+            observed.out.iter().any(|(p, packet)| p == at && same(packet, seen))
         }
         Outcome::Rejected { answer, .. } => {
             let of = |a: &crate::watch::Answered| {
@@ -66,7 +67,7 @@ pub fn shown(observed: &Observed) -> String {
         format!("{} from {} {} {}", a.kind, a.from, if a.outgoing { "leaving" } else { "at" }, a.at)
     });
     let hops: Vec<String> =
-        observed.hops.iter().map(|(at, out)| format!("{}{at}", if *out { ">" } else { "<" })).collect();
+        observed.hops.iter().map(|h| format!("{}{}", if h.outgoing { ">" } else { "<" }, h.at)).collect();
     let all: Vec<String> = delivered.chain(out).chain(answers).collect();
     let refused = observed.refused.as_ref().map_or(String::new(), |e| format!(", not sent: {e}"));
     let all = if all.is_empty() { "dropped".to_owned() } else { all.join("; ") };

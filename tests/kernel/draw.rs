@@ -52,8 +52,32 @@ fn heard(packet: &Packet) -> bool {
     }
 }
 
+/// Whether no socket can be told to send from there: from nowhere, or from an
+/// address that only means something together with an interface.
+fn unnamed(packet: &Packet) -> bool {
+    let local = matches!(packet.src, std::net::IpAddr::V6(a) if a.is_unicast_link_local());
+    packet.src.is_unspecified() || local
+}
+
+/// Whether a flow's packets pass a host on their way.
+fn passes(entrance: Entrance, flowed: &Flowed) -> bool {
+    let ends = match &flowed.ending {
+        Ending::Delivered(at) | Ending::ForwardedOut(at) => &at.host,
+        Ending::Dropped(by) | Ending::Rejected(by) => by.host(),
+    };
+    match entrance {
+        Entrance::Send(host, _) => *ends != host.name,
+        Entrance::Inject(host, _) => *ends != host.name || matches!(flowed.ending, Ending::ForwardedOut(_)),
+    }
+}
+
 /// The packets that one entrance gets.
-fn packets(runner: &mut TestRunner, engine: &mut Symbolic, flows: &[Flowed], like: &Packet) -> Vec<Packet> {
+fn packets(
+    runner: &mut TestRunner,
+    engine: &mut Symbolic,
+    (entrance, flows): (Entrance, &[Flowed]),
+    like: &Packet,
+) -> Vec<Packet> {
     let draw = |runner: &mut TestRunner| {
         let tree = strategies::packet().new_tree(runner);
         tree.map_or_else(|_| like.clone(), |tree| tree.current())
@@ -66,6 +90,8 @@ fn packets(runner: &mut TestRunner, engine: &mut Symbolic, flows: &[Flowed], lik
         if from.is_empty() {
             continue;
         }
+        let far: Vec<&Flowed> = from.iter().filter(|f| passes(entrance, f)).copied().collect();
+        let from = if far.is_empty() || place % 5 == 4 { from } else { &far };
         let flowed = from[random(runner, from.len())];
         let near = header(&draw(runner));
         let wanted: &[Field] = match place % 4 {
@@ -103,12 +129,12 @@ pub fn draw<'a>(runner: &mut TestRunner, lab: &'a Lab, engine: &mut Symbolic<'a>
             Entrance::Send(host, _) => (host, How::Originate(None)),
             Entrance::Inject(host, device) => (host, How::Inject(device.name.clone(), None)),
         };
-        let drawn = packets(runner, engine, flows.as_deref().unwrap_or_default(), &like);
+        let drawn = packets(runner, engine, (entrance, flows.as_deref().unwrap_or_default()), &like);
         let probes = drawn
             .into_iter()
             .map(|p| Packet { ttl: like.ttl, length: like.length, df: like.df, mark: 0, ..p })
             .filter(|p| p.src != p.dst && heard(p) && !p.transport.is_icmp_error())
-            .filter(|p| !(matches!(entrance, Entrance::Send(..)) && p.src.is_unspecified()))
+            .filter(|p| !(matches!(entrance, Entrance::Send(..)) && unnamed(p)))
             .enumerate()
             .map(|(number, packet)| {
                 let id = format!("p{place}-{number}");

@@ -1,6 +1,9 @@
 //! Rule sets and IP sets, loaded by their own tools. What a tool refuses is
 //! taken out, line by line, and counted.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
 use lab_core::formats::{ipset, iptables};
 use lab_core::model::{Backend, Host, Ipset, Table, TableFamily};
 
@@ -11,12 +14,58 @@ use crate::tally::Left;
 /// How often a file is tried again without a line that was refused.
 const TRIES: usize = 40;
 
+/// Types of sets that this kernel does not have.
+static REFUSED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// `hash:net,port`, as `create` names it.
+fn kind(set: &Ipset) -> String {
+    let text = ipset::print(std::slice::from_ref(set));
+    text.split_whitespace().nth(2).unwrap_or_default().to_owned()
+}
+
+/// A rule as the tools take it: they want a protocol named where ports are
+/// asked for. None if they would refuse it for its place.
+fn repaired(line: &str, left: &mut Left) -> Option<String> {
+    let has = |what: &str| line.contains(what);
+    let wrong = (has("-A INPUT") || has("-A PREROUTING")) && has(" -o ")
+        || (has("-A OUTPUT") || has("-A POSTROUTING")) && has(" -i ");
+    if wrong {
+        left.count("iptables", "a rule that asks for an interface its chain does not know");
+        return None;
+    }
+    if !line.starts_with("-A") || has(" -p ") {
+        return Some(line.to_owned());
+    }
+    let either = if line.len() % 2 == 0 { "tcp" } else { "udp" };
+    let to_port = |word: &str| {
+        line.split_once(word).is_some_and(|(_, to)| {
+            let to = to.split_whitespace().next().unwrap_or_default();
+            to.starts_with(':') || to.contains("]:") || to.contains('.') && to.contains(':')
+        })
+    };
+    let protocol = if has("-m tcp ") || has("tcp-reset") {
+        "tcp"
+    } else if has("-m udp ") {
+        "udp"
+    } else if has("-m sctp ") {
+        "sctp"
+    } else if has("-m multiport") || has("--to-ports") || to_port("--to-source ") || to_port("--to-destination ") {
+        either
+    } else {
+        return Some(line.to_owned());
+    };
+    let (head, tail) = line.split_at(line[3..].find(' ').map_or(line.len(), |at| at + 3));
+    Some(format!("{head} -p {protocol}{tail}"))
+}
+
 /// Loads what a host filters and rewrites.
 pub fn load(host: &Host, space: &Space, left: &mut Left) {
     if host.ruleset.tables.is_empty() {
         return;
     }
-    let sets: Vec<Ipset> = host.ipsets.values().cloned().collect();
+    let refused = |s: &Ipset| REFUSED.lock().expect("no thread panics here").contains(&kind(s));
+    let (without, sets): (Vec<Ipset>, Vec<Ipset>) = host.ipsets.values().cloned().partition(refused);
+    without.iter().for_each(|set| left.count("ipset", &format!("sets of type {}", kind(set))));
     restore(space, "ipset", &["restore"], &ipset::print(&sets), left);
     for (backend, family, tool) in [
         (Backend::Nft, TableFamily::Ip, "iptables-nft-restore"),
@@ -33,7 +82,9 @@ pub fn load(host: &Host, space: &Space, left: &mut Left) {
             .collect();
         // A table of its own each: what cannot be loaded takes no other along.
         for table in tables {
-            restore(space, tool, &["-w"], &iptables::print(&[table], false), left);
+            let text = iptables::print(&[table], false);
+            let lines: Vec<String> = text.lines().filter_map(|line| repaired(line, left)).collect();
+            restore(space, tool, &["-w"], &(lines.join("\n") + "\n"), left);
         }
     }
     let native: Vec<String> =
@@ -56,6 +107,10 @@ fn complaint(text: &str) -> Option<usize> {
     digits.parse().ok()
 }
 
+fn joined(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join(" ")
+}
+
 fn restore(space: &Space, tool: &str, arguments: &[&str], text: &str, left: &mut Left) {
     if text.is_empty() {
         return;
@@ -70,8 +125,12 @@ fn restore(space: &Space, tool: &str, arguments: &[&str], text: &str, left: &mut
         let rule = |line: &str| line.starts_with("-A") || line.starts_with("add") || line.starts_with("create");
         match number.filter(|n| rule(lines[n - 1])) {
             Some(number) => {
-                let why = printed.err.lines().next().unwrap_or_default();
-                left.count(tool, &format!("{} | {why}", lines[number - 1]));
+                let line = lines[number - 1];
+                left.count(tool, &format!("{line} | {}", joined(&printed.err)));
+                if printed.err.contains("set type not supported") {
+                    let kind = line.split_whitespace().nth(2).unwrap_or_default();
+                    REFUSED.lock().expect("no thread panics here").insert(kind.to_owned());
+                }
                 // ipset has taken what stands before it.
                 if tool == "ipset" {
                     lines.drain(..number);
@@ -80,7 +139,7 @@ fn restore(space: &Space, tool: &str, arguments: &[&str], text: &str, left: &mut
                 }
             }
             None => {
-                left.count(tool, &format!("a table | {}", printed.err.lines().next().unwrap_or_default()));
+                left.count(tool, &format!("a table | {}", joined(&printed.err)));
                 return;
             }
         }

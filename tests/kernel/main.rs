@@ -22,6 +22,8 @@ mod tally;
 mod watch;
 mod wire;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use lab_core::strategies;
@@ -48,6 +50,40 @@ fn runner(seed: u64, lab: u64) -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
+/// Runs one lab, and notes what disagrees.
+fn one(seed: u64, place: u64, tally: &mut Tally, wrong: &Mutex<Vec<String>>) {
+    let start = Instant::now();
+    let mut runner = runner(seed, place);
+    let lab = strategies::lab().new_tree(&mut runner).expect("a lab is drawn").current();
+    tally.drawing += start.elapsed();
+    let found = match run::lab(&lab, &mut runner, tally) {
+        Ok(found) => found,
+        Err(why) => {
+            *tally.skipped.entry(why).or_default() += 1;
+            return;
+        }
+    };
+    for (number, one) in found.into_iter().enumerate() {
+        let sent: Vec<String> = one
+            .probes
+            .iter()
+            .map(|p| {
+                let (length, df) = (p.packet.length, p.packet.df);
+                format!("{} at {} {:?}: {} length {length} df {df}", p.id, p.at, p.how, p.packet)
+            })
+            .collect();
+        let mut told = format!("lab {place}:\n  {}\n    {}", sent.join("\n  "), one.why);
+        let small = !one.sets_alone && self::number("LAB_SHRINK") != Some(0) && wrong.lock().unwrap().len() < KEPT;
+        wrong.lock().unwrap().push(told.clone());
+        if small {
+            let (small, why) = shrink::shrink(&lab, &one.probes, one.why);
+            let folder = shrink::keep(&small, &one.probes, &format!("lab-kernel-{seed}-{place}-{number}"));
+            told += &format!("\n  made small: {}\n    {why}", folder.display());
+        }
+        println!("DISAGREES: seed {seed} {told}");
+    }
+}
+
 fn main() {
     // A filter or a listing is meant for tests of the usual harness.
     if std::env::args().any(|a| a == "--list") {
@@ -64,41 +100,32 @@ fn main() {
     let only: Option<u64> = number("LAB_KERNEL_LAB");
     println!("seed {seed}");
     let start = Instant::now();
-    let mut tally = Tally::default();
-    let mut wrong = Vec::new();
-    let mut count = 0;
-    let first = only.unwrap_or(0);
-    for place in first.. {
-        let over = match (only, labs) {
-            (Some(only), _) => place > only,
-            (None, Some(labs)) => place >= labs,
-            (None, None) => start.elapsed() > Duration::from_secs_f64(minutes * 60.0),
-        };
-        if over {
-            break;
-        }
-        let mut runner = runner(seed, place);
-        let lab = strategies::lab().new_tree(&mut runner).expect("a lab is drawn").current();
-        match run::lab(&lab, &mut runner, &mut tally) {
-            Err(why) => *tally.skipped.entry(why).or_default() += 1,
-            Ok(found) => {
-                for one in found {
-                    count += 1;
-                    let shown = one.probes.iter().map(|p| format!("{} at {} {:?}: {}", p.id, p.at, p.how, p.packet));
-                    let sent: Vec<String> = shown.collect();
-                    println!("DISAGREES: seed {seed} lab {place}\n  {}\n    {}", sent.join("\n  "), one.why);
-                    if !one.sets_alone && wrong.len() < KEPT && number("LAB_SHRINK") != Some(0) {
-                        let (small, why) = shrink::shrink(&lab, &one.probes, one.why);
-                        let folder = shrink::keep(&small, &one.probes, &format!("lab-kernel-{seed}-{place}-{count}"));
-                        println!("  made small: {}\n    {why}", folder.display());
-                        wrong.push(format!("lab {place}: {}\n    {why}", folder.display()));
-                    }
-                }
+    let (tally, wrong) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
+    let next = AtomicU64::new(only.unwrap_or(0));
+    let work = || {
+        let mut own = Tally::default();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let over = match (only, labs) {
+                (Some(only), _) => place > only,
+                (None, Some(labs)) => place >= labs,
+                (None, None) => start.elapsed() > Duration::from_secs_f64(minutes * 60.0),
+            };
+            if over {
+                break;
             }
+            one(seed, place, &mut own, &wrong);
         }
-    }
+        tally.lock().unwrap().add(own);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let (tally, wrong) = (tally.into_inner().unwrap(), wrong.into_inner().unwrap());
     tally.print(seed, start.elapsed());
-    assert!(count == 0, "{count} disagree:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} disagree:\n{}", wrong.len(), wrong.join("\n"));
     if tally.packets >= MANY {
         let arrived = tally.arrived();
         assert!(arrived > 1.0 / 3.0, "only {arrived:.2} of the packets arrived or left");

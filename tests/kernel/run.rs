@@ -109,7 +109,7 @@ pub fn lab(lab: &Lab, runner: &mut TestRunner, tally: &mut Tally) -> Result<Vec<
                 observed = send(&mut watch, &probes, PATIENCE);
                 outcome = held(&observed, &predictions);
             }
-            observed.iter().zip(&predictions).for_each(|(o, p)| tally.packet(o, p));
+            observed.iter().zip(&predictions).for_each(|(o, p)| tally.packet(&captured, o, p));
             let set = in_sets(&mut engine, entering, probe, &predictions[0]);
             tally.sets += u64::from(set.is_some());
             if let Err(why) = outcome {
@@ -119,6 +119,8 @@ pub fn lab(lab: &Lab, runner: &mut TestRunner, tally: &mut Tally) -> Result<Vec<
             }
         }
     }
+    drop(engine);
+    watch.close();
     tally.labs += 1;
     Ok(wrong)
 }
@@ -133,5 +135,6 @@ pub fn again(lab: &Lab, probes: &[Probe], keep: Option<&Path>) -> Option<String>
     let captured = Lab::open(folder).ok()?;
     let mut watch = Watch::open(&captured, &built).ok()?;
     let observed = send(&mut watch, probes, PATIENCE);
+    watch.close();
     held(&observed, &predict(&captured, probes)).err()
 }

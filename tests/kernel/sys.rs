@@ -34,16 +34,11 @@ pub fn set(fd: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> 
     Ok(())
 }
 
-/// A socket that sees every frame of every interface.
+/// A socket that sees every frame of every interface but those it sends.
 pub fn sniffer() -> io::Result<OwnedFd> {
     let fd = socket(libc::AF_PACKET, libc::SOCK_RAW, i32::from((libc::ETH_P_ALL as u16).to_be()))?;
     set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 4 << 20)?;
     Ok(fd)
-}
-
-/// A socket that frames are put on wires by, and that sees none.
-pub fn injector() -> io::Result<OwnedFd> {
-    socket(libc::AF_PACKET, libc::SOCK_RAW, 0)
 }
 
 /// A frame that a sniffer saw.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lab_core::model::Lab;
 use lab_core::query::predict::Prediction;
 
 use crate::watch::Observed;
@@ -40,6 +41,7 @@ pub struct Tally {
     pub unclaimed: u64,
     pub sets: u64,
     pub repeated: u64,
+    pub drawing: Duration,
     pub building: Duration,
     pub capturing: Duration,
     pub sending: Duration,
@@ -47,11 +49,39 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Adds what another worker did.
+    pub fn add(&mut self, other: Tally) {
+        for (key, n) in other.skipped {
+            *self.skipped.entry(key).or_default() += n;
+        }
+        for (key, n) in other.outcomes {
+            *self.outcomes.entry(key).or_default() += n;
+        }
+        for (tool, (n, example)) in other.left.reasons {
+            self.left.reasons.entry(tool).or_insert((0, example)).0 += n;
+        }
+        self.labs += other.labs;
+        self.rules += other.rules;
+        self.packets += other.packets;
+        self.replies += other.replies;
+        self.crossed += other.crossed;
+        self.certain += other.certain;
+        self.possible += other.possible;
+        self.unclaimed += other.unclaimed;
+        self.sets += other.sets;
+        self.repeated += other.repeated;
+        self.drawing += other.drawing;
+        self.building += other.building;
+        self.capturing += other.capturing;
+        self.sending += other.sending;
+        self.predicting += other.predicting;
+    }
+
     /// Counts a packet.
-    pub fn packet(&mut self, observed: &Observed, prediction: &Prediction) {
+    pub fn packet(&mut self, lab: &Lab, observed: &Observed, prediction: &Prediction) {
         self.packets += 1;
         *self.outcomes.entry(observed.name()).or_default() += 1;
-        self.crossed += u64::from(observed.crossed());
+        self.crossed += u64::from(observed.crossed(lab));
         if prediction.cut || prediction.ways.iter().any(|w| !w.unknown.is_empty()) {
             self.unclaimed += 1;
         } else if prediction.certain() {
@@ -86,8 +116,8 @@ impl Tally {
             self.certain, self.possible, self.unclaimed, self.sets, self.repeated
         );
         println!(
-            "{} rules loaded; building {:?}, capturing {:?}, sending {:?}, predicting {:?}",
-            self.rules, self.building, self.capturing, self.sending, self.predicting
+            "{} rules loaded; drawing {:?}, building {:?}, capturing {:?}, sending {:?}, predicting {:?}",
+            self.rules, self.drawing, self.building, self.capturing, self.sending, self.predicting
         );
         for (why, n) in &self.skipped {
             println!("labs left out: {n}: {why}");

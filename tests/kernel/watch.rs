@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use lab_core::formats::wire as headers;
 use lab_core::model::{AnswerKind, How, Lab, Packet, Place, Probe};
 use lab_core::semantics::segment;
 
@@ -27,6 +26,14 @@ pub struct Answered {
     pub from: IpAddr,
 }
 
+/// A probe seen at an interface.
+pub struct Seen {
+    pub at: Place,
+    pub outgoing: bool,
+    /// Where it was going then.
+    pub dst: IpAddr,
+}
+
 /// What became of a probe.
 #[derive(Default)]
 pub struct Observed {
@@ -36,8 +43,8 @@ pub struct Observed {
     pub out: Vec<(Place, Packet)>,
     /// Errors about it.
     pub answers: Vec<Answered>,
-    /// Where it was seen, on its way in and out.
-    pub hops: Vec<(Place, bool)>,
+    /// Where it was seen.
+    pub hops: Vec<Seen>,
     /// Why the call that sends it failed.
     pub refused: Option<String>,
 }
@@ -56,17 +63,20 @@ impl Observed {
         }
     }
 
-    /// Whether a host took it from one interface to another.
-    pub fn crossed(&self) -> bool {
-        let came = |host: &str| self.hops.iter().any(|(at, outgoing)| at.host == host && !outgoing && at.iface != "lo");
-        self.hops.iter().any(|(at, outgoing)| *outgoing && at.iface != "lo" && came(&at.host))
+    /// Whether it came to a host that had to send it on: it went out again, or
+    /// was for somebody else.
+    pub fn crossed(&self, lab: &Lab) -> bool {
+        let wires = || self.hops.iter().filter(|hop| hop.at.iface != "lo");
+        wires().filter(|hop| !hop.outgoing).any(|hop| {
+            let local = lab.host(&hop.at.host).is_some_and(|h| h.interface_with(hop.dst).is_some());
+            !local || wires().any(|other| other.outgoing && other.at.host == hop.at.host)
+        })
     }
 }
 
 /// The sockets of one namespace.
 struct Post {
     sniffer: OwnedFd,
-    injector: OwnedFd,
     netlink: OwnedFd,
     senders: [OwnedFd; 2],
     listeners: Vec<(bool, u8, OwnedFd)>,
@@ -86,7 +96,6 @@ impl Post {
         }
         Ok(Post {
             sniffer: sys::sniffer()?,
-            injector: sys::injector()?,
             netlink: sys::netfilter()?,
             senders: [sys::sender(false)?, sys::sender(true)?],
             listeners,
@@ -122,6 +131,13 @@ impl<'a> Watch<'a> {
         }
         let outside = Post::open(&built.outside)?;
         Ok(Watch { lab, built, posts, outside, buffer: vec![0; 1 << 16] })
+    }
+
+    /// Closes every socket, in the background: the kernel waits for its
+    /// processors at each.
+    pub fn close(self) {
+        let posts: Vec<Post> = self.posts.into_values().chain([self.outside]).collect();
+        std::thread::spawn(move || drop(posts));
     }
 
     /// Makes every host forget what earlier packets left.
@@ -183,7 +199,7 @@ impl<'a> Watch<'a> {
             }
         };
         let index = post.index(&name).ok_or("no such device")?;
-        sys::put(&post.injector, index, frame).map_err(|e| e.to_string())
+        sys::put(&post.sniffer, index, frame).map_err(|e| e.to_string())
     }
 
     /// Takes in what was seen; whether a neighbour was asked for.
@@ -199,7 +215,9 @@ impl<'a> Watch<'a> {
                 };
                 let at = Place { host: host.clone(), iface: post.name(frame.index) };
                 match sight {
-                    Sight::Probe(_) | Sight::Outer => observed.hops.push((at, frame.outgoing)),
+                    Sight::Probe(packet) | Sight::Outer(packet) => {
+                        observed.hops.push(Seen { at, outgoing: frame.outgoing, dst: packet.dst });
+                    }
                     Sight::Answer(kind, from) => {
                         observed.answers.push(Answered { at, outgoing: frame.outgoing, kind, from });
                     }
@@ -226,10 +244,7 @@ impl<'a> Watch<'a> {
             let name = self.outside.name(frame.index);
             let Some((place, _)) = self.built.wires.iter().find(|(_, n)| **n == name) else { continue };
             match wire::sight(&bytes[14..], marker) {
-                Some(Sight::Probe(packet)) => observed.out.push((place.clone(), packet)),
-                Some(Sight::Outer) => {
-                    observed.out.extend(headers::packet(&bytes[14..]).map(|p| (place.clone(), p)));
-                }
+                Some(Sight::Probe(packet) | Sight::Outer(packet)) => observed.out.push((place.clone(), packet)),
                 _ => {}
             }
         }

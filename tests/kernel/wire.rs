@@ -197,7 +197,7 @@ pub enum Sight {
     /// An error about it: what it is, from whom.
     Answer(AnswerKind, IpAddr),
     /// A packet of a tunnel that it is inside of.
-    Outer,
+    Outer(Packet),
 }
 
 /// The transport header and what follows it.
@@ -236,7 +236,7 @@ pub fn sight(bytes: &[u8], marker: u32) -> Option<Sight> {
         Transport::Icmp6 { kind, code, .. } if packet.transport.is_icmp_error() => {
             Some(Sight::Answer(AnswerKind::Icmp6(kind, code), packet.src))
         }
-        Transport::Udp { dport: PortValue::Is(4789), .. } if behind.get(8) == Some(&8) => Some(Sight::Outer),
+        Transport::Udp { dport: PortValue::Is(4789), .. } if behind.get(8) == Some(&8) => Some(Sight::Outer(packet)),
         _ => Some(Sight::Probe(packet)),
     }
 }
