@@ -149,23 +149,7 @@ fn dress(
             batch += &format!("addr add {a}/{len} dev {}{more}\n", device.name);
         }
     }
-    let printed = space.run("ip", &["-batch", "-"], &batch);
-    if !printed.done {
-        return Err(format!("devices of {}: {}", host.name, printed.err.trim()));
-    }
-    for (key, value) in &host.sysctls.0 {
-        if !space.set(key, value) {
-            left.count("sysctl", key);
-        }
-    }
-    for device in host.interfaces.iter().filter(|i| i.arp) {
-        for family in ["ipv4", "ipv6"] {
-            let key = format!("net.{family}.neigh.{}", device.name);
-            space.set(&format!("{key}.mcast_solicit"), "1");
-            space.set(&format!("{key}.retrans_time_ms"), "10");
-        }
-    }
-    let mut batch = String::new();
+    let vital = batch.lines().count();
     for neighbour in neighbours(lab, host, wires) {
         let mac = neighbour.mac.expect("permanent entries have one");
         let (address, device) = (neighbour.address, neighbour.interface);
@@ -180,8 +164,23 @@ fn dress(
     let printed = space.run("ip", &["-force", "-batch", "-"], &batch);
     for line in printed.err.lines().filter(|l| l.starts_with("Command failed")) {
         let number = line.rsplit(':').next().and_then(|n| n.trim().parse::<usize>().ok());
+        if number.is_none_or(|n| n <= vital) {
+            return Err(format!("devices of {}: {}", host.name, printed.err.trim()));
+        }
         let text = number.and_then(|n| batch.lines().nth(n.saturating_sub(1))).unwrap_or(line);
         left.count("ip", text);
+    }
+    for (key, value) in &host.sysctls.0 {
+        if !space.set(key, value) {
+            left.count("sysctl", key);
+        }
+    }
+    for device in host.interfaces.iter().filter(|i| i.arp) {
+        for family in ["ipv4", "ipv6"] {
+            let key = format!("net.{family}.neigh.{}", device.name);
+            space.set(&format!("{key}.mcast_solicit"), "1");
+            space.set(&format!("{key}.retrans_time_ms"), "10");
+        }
     }
     Ok(())
 }
@@ -228,9 +227,7 @@ fn neighbours(lab: &Lab, host: &Host, wires: &BTreeMap<Place, String>) -> Vec<Ne
                         let [x, y, z, _] = a.octets();
                         IpAddr::from([x, y, z, near])
                     }
-                    IpAddr::V6(a) => {
-                        IpAddr::V6((a.to_bits() >> 8 << 8 | u128::from(near)).into())
-                    }
+                    IpAddr::V6(a) => IpAddr::V6((a.to_bits() >> 8 << 8 | u128::from(near)).into()),
                 };
                 if host.interface_with(address).is_none() {
                     add(address, mac);
@@ -278,7 +275,10 @@ fn route_text(host: &Host, route: &Route) -> String {
         (Scope::Link, IpAddr::V4(_)) => " scope link",
         _ => "",
     };
-    format!("route add {kind} {} table {}{tos}{metric}{mtu}{scope} {hops}\n", route.destination, route.table.0)
+    format!(
+        "route add {kind} {} table {}{tos}{metric}{mtu}{scope} {hops}\n",
+        route.destination, route.table.0
+    )
 }
 
 fn rule_text(rule: &PolicyRule) -> String {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use lab_core::formats::lab_toml::{self, LabToml};
-use lab_core::model::{Backend, Host, InterfaceKind, Lab};
+use lab_core::model::{Backend, Host, InterfaceKind, Lab, TableFamily};
 
 use crate::build::Built;
 use crate::space::Space;
@@ -26,8 +26,13 @@ const OF_DEVICES: [&str; 12] = [
     "src_valid_mark",
 ];
 
-const OF_DEVICES_V6: [&str; 5] =
-    ["disable_ipv6", "drop_unicast_in_l2_multicast", "forwarding", "ignore_routes_with_linkdown", "proxy_ndp"];
+const OF_DEVICES_V6: [&str; 5] = [
+    "disable_ipv6",
+    "drop_unicast_in_l2_multicast",
+    "forwarding",
+    "ignore_routes_with_linkdown",
+    "proxy_ndp",
+];
 
 const OF_HOSTS: [&str; 17] = [
     "net.ipv4.ip_forward",
@@ -72,33 +77,36 @@ fn host(host: &Host, space: &Space, folder: &Path) -> Result<(), String> {
     let write = |name: &str, text: &str| {
         fs::write(folder.join(name), text).map_err(|e: io::Error| format!("{name}: {e}"))
     };
-    let ip = |arguments: &[&str], input: &str| space.run("ip", &[arguments, &["-batch", "-"]].concat(), input).out;
-    let [link, addr, neigh] = arrays(&ip(&["-d", "-j"], "link show\naddr show\nneigh show\n"))?;
+    let ip =
+        |arguments: &[&str], input: &str| space.run("ip", &[arguments, &["-batch", "-"]].concat(), input).out;
+    // Without a family, routes and rules are IPv4's.
+    let shown = ip(&["-d", "-j"], "link show\naddr show\nneigh show\nroute show table all\nrule show\n");
+    let [link, addr, neigh, route, rule] = arrays(&shown)?;
+    let [route6, rule6] = arrays(&ip(&["-6", "-d", "-j"], "route show table all\nrule show\n"))?;
     write("link.json", &link)?;
     write("addr.json", &addr)?;
     write("neigh.json", &neigh)?;
-    for (family, route, rule) in [("-4", "route.json", "rule.json"), ("-6", "route6.json", "rule6.json")] {
-        let [routes, rules] = arrays(&ip(&[family, "-d", "-j"], "route show table all\nrule show\n"))?;
-        write(route, &routes)?;
-        write(rule, &rules)?;
-    }
+    write("route.json", &route)?;
+    write("route6.json", &route6)?;
+    write("rule.json", &rule)?;
+    write("rule6.json", &rule6)?;
     let bridges = |k: &InterfaceKind| matches!(k, InterfaceKind::Bridge(_) | InterfaceKind::Vxlan(_));
     if host.interfaces.iter().any(|i| bridges(&i.kind)) {
         write("fdb.json", &space.run("bridge", &["-j", "fdb", "show"], "").out)?;
     }
     write("sysctl.txt", &settings(host, space))?;
     let tables = &host.ruleset.tables;
-    let has = |backend| tables.iter().any(|t| t.xtables && t.backend == backend);
-    // A tool that nobody has used prints nothing.
-    let saved = |file: &str, tool: &str, used: bool| {
-        let text = if used { space.run(tool, &["-c"], "").out } else { String::new() };
-        write(file, &text)
-    };
-    saved("iptables.save", "iptables-nft-save", has(Backend::Nft))?;
-    saved("ip6tables.save", "ip6tables-nft-save", has(Backend::Nft))?;
-    if has(Backend::Legacy) {
-        saved("iptables-legacy.save", "iptables-legacy-save", true)?;
-        saved("ip6tables-legacy.save", "ip6tables-legacy-save", true)?;
+    let has =
+        |backend, family| tables.iter().any(|t| t.xtables && t.backend == backend && t.family == family);
+    // A tool prints nothing of what nobody has set.
+    for (file, tool, backend, family) in [
+        ("iptables.save", "iptables-nft-save", Backend::Nft, TableFamily::Ip),
+        ("ip6tables.save", "ip6tables-nft-save", Backend::Nft, TableFamily::Ip6),
+        ("iptables-legacy.save", "iptables-legacy-save", Backend::Legacy, TableFamily::Ip),
+        ("ip6tables-legacy.save", "ip6tables-legacy-save", Backend::Legacy, TableFamily::Ip6),
+    ] {
+        let text = if has(backend, family) { space.run(tool, &["-c"], "").out } else { String::new() };
+        write(file, &text)?;
     }
     if tables.iter().any(|t| t.backend == Backend::Nft) {
         write("nft.json", &space.run("nft", &["-j", "list", "ruleset"], "").out)?;

@@ -88,7 +88,13 @@ pub fn hold(observed: &Observed, prediction: &Prediction) -> Result<(), String> 
         .iter()
         .map(|w| match &w.outcome {
             Outcome::Rejected { answer, .. } => {
-                format!("{}: {} from {} {}", told(&w.outcome), answer.kind, answer.from_host, answer.from_addr)
+                format!(
+                    "{}: {} from {} {}",
+                    told(&w.outcome),
+                    answer.kind,
+                    answer.from_host,
+                    answer.from_addr
+                )
             }
             outcome => told(outcome),
         })

@@ -2,13 +2,11 @@
 //! that every way a packet can go is gone.
 
 use lab_core::engine::symbolic::{Ending, Flowed, Sending, Symbolic};
-use lab_core::model::{
-    How, Host, Interface, Lab, Packet, PortValue, Probe, TcpFlags, Transport,
-};
+use lab_core::model::{Host, How, Interface, Lab, Packet, PortValue, Probe, TcpFlags, Transport};
 use lab_core::space::{header, Field, Ref};
 use lab_core::strategies;
 use lab_workspace::{packet_of, Entrance};
-use proptest::strategy::{Strategy, ValueTree};
+use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
 use crate::watch::Observed;
@@ -71,79 +69,103 @@ fn passes(entrance: Entrance, flowed: &Flowed) -> bool {
     }
 }
 
-/// The packets that one entrance gets.
-fn packets(
-    runner: &mut TestRunner,
-    engine: &mut Symbolic,
-    (entrance, flows): (Entrance, &[Flowed]),
-    like: &Packet,
-) -> Vec<Packet> {
-    let draw = |runner: &mut TestRunner| {
-        let tree = strategies::packet().new_tree(runner);
-        tree.map_or_else(|_| like.clone(), |tree| tree.current())
-    };
-    let mut all: Vec<Packet> = (0..BLIND).map(|_| draw(runner)).collect();
-    let arrives = |f: &&Flowed| matches!(f.ending, Ending::Delivered(_) | Ending::ForwardedOut(_));
-    let (good, bad): (Vec<&Flowed>, Vec<&Flowed>) = flows.iter().partition(|f| arrives(f));
-    for place in 0..AIMED {
-        let from = if place % 3 == 2 || good.is_empty() { &bad } else { &good };
-        if from.is_empty() {
-            continue;
-        }
-        let far: Vec<&Flowed> = from.iter().filter(|f| passes(entrance, f)).copied().collect();
-        let from = if far.is_empty() || place % 5 == 4 { from } else { &far };
-        let flowed = from[random(runner, from.len())];
-        let near = header(&draw(runner));
-        let wanted: &[Field] = match place % 4 {
-            0 => &[Field::Family, Field::Protocol, Field::Sport, Field::Dport],
-            1 => &[Field::Dst, Field::Protocol],
-            2 => &[Field::Src, Field::Dst],
-            _ => &[Field::Src, Field::Protocol],
-        };
-        let store = engine.store();
-        // As much of the packet drawn as the set lets.
-        let mut set = flowed.flow.set;
-        for field in wanted {
-            let Ok(part) = store.value(*field, near.get(*field)) else { continue };
-            match store.guard(part, set) {
-                Ok(both) if both != Ref::NONE => set = both,
-                _ => {}
-            }
-        }
-        all.extend(store.example(set).and_then(|h| packet_of(&h, like)));
-    }
-    all
+/// What labs and packets are drawn from: to set it up takes longer than to draw.
+pub struct Deck {
+    labs: BoxedStrategy<Lab>,
+    packets: BoxedStrategy<Packet>,
 }
 
-/// Probes for a lab.
-pub fn draw<'a>(runner: &mut TestRunner, lab: &'a Lab, engine: &mut Symbolic<'a>) -> Vec<Entering> {
-    engine.limit = PARTS;
-    let all = entrances(lab);
-    let mut entering = Vec::new();
-    for place in 0..ENTRANCES {
-        let entrance = all[random(runner, all.len())];
-        let Ok(tree) = strategies::packet().new_tree(runner) else { continue };
-        let like = wire::sendable(&tree.current());
-        let flows = entrance.flows(engine, &like).ok();
-        let (at, how) = match entrance {
-            Entrance::Send(host, _) => (host, How::Originate(None)),
-            Entrance::Inject(host, device) => (host, How::Inject(device.name.clone(), None)),
-        };
-        let drawn = packets(runner, engine, (entrance, flows.as_deref().unwrap_or_default()), &like);
-        let probes = drawn
-            .into_iter()
-            .map(|p| Packet { ttl: like.ttl, length: like.length, df: like.df, mark: 0, ..p })
-            .filter(|p| p.src != p.dst && heard(p) && !p.transport.is_icmp_error())
-            .filter(|p| !(matches!(entrance, Entrance::Send(..)) && unnamed(p)))
-            .enumerate()
-            .map(|(number, packet)| {
-                let id = format!("p{place}-{number}");
-                Probe { id, at: at.name.clone(), how: how.clone(), packet, flow: None }
-            })
-            .collect();
-        entering.push(Entering { flows, probes });
+impl Default for Deck {
+    fn default() -> Self {
+        Deck { labs: strategies::lab(), packets: strategies::packet().boxed() }
     }
-    entering
+}
+
+impl Deck {
+    /// A lab.
+    pub fn lab(&self, runner: &mut TestRunner) -> Lab {
+        self.labs.new_tree(runner).expect("a lab can be drawn").current()
+    }
+
+    fn packet(&self, runner: &mut TestRunner) -> Packet {
+        self.packets.new_tree(runner).expect("a packet can be drawn").current()
+    }
+
+    /// The packets that one entrance gets.
+    fn packets(
+        &self,
+        runner: &mut TestRunner,
+        engine: &mut Symbolic,
+        (entrance, flows): (Entrance, &[Flowed]),
+        like: &Packet,
+    ) -> Vec<Packet> {
+        let mut all: Vec<Packet> = (0..BLIND).map(|_| self.packet(runner)).collect();
+        let arrives = |f: &&Flowed| matches!(f.ending, Ending::Delivered(_) | Ending::ForwardedOut(_));
+        let (good, bad): (Vec<&Flowed>, Vec<&Flowed>) = flows.iter().partition(|f| arrives(f));
+        for place in 0..AIMED {
+            let from = if place % 3 == 2 || good.is_empty() { &bad } else { &good };
+            if from.is_empty() {
+                continue;
+            }
+            let far: Vec<&Flowed> = from.iter().filter(|f| passes(entrance, f)).copied().collect();
+            let from = if far.is_empty() || place % 5 == 4 { from } else { &far };
+            let flowed = from[random(runner, from.len())];
+            let near = header(&self.packet(runner));
+            let wanted: &[Field] = match place % 4 {
+                0 => &[Field::Family, Field::Protocol, Field::Sport, Field::Dport],
+                1 => &[Field::Dst, Field::Protocol],
+                2 => &[Field::Src, Field::Dst],
+                _ => &[Field::Src, Field::Protocol],
+            };
+            let store = engine.store();
+            // As much of the packet drawn as the set lets.
+            let mut set = flowed.flow.set;
+            for field in wanted {
+                let Ok(part) = store.value(*field, near.get(*field)) else { continue };
+                match store.guard(part, set) {
+                    Ok(both) if both != Ref::NONE => set = both,
+                    _ => {}
+                }
+            }
+            all.extend(store.example(set).and_then(|h| packet_of(&h, like)));
+        }
+        all
+    }
+
+    /// Probes for a lab.
+    pub fn draw<'a>(
+        &self,
+        runner: &mut TestRunner,
+        lab: &'a Lab,
+        engine: &mut Symbolic<'a>,
+    ) -> Vec<Entering> {
+        engine.limit = PARTS;
+        let all = entrances(lab);
+        let mut entering = Vec::new();
+        for place in 0..ENTRANCES {
+            let entrance = all[random(runner, all.len())];
+            let like = wire::sendable(&self.packet(runner));
+            let flows = entrance.flows(engine, &like).ok();
+            let (at, how) = match entrance {
+                Entrance::Send(host, _) => (host, How::Originate(None)),
+                Entrance::Inject(host, device) => (host, How::Inject(device.name.clone(), None)),
+            };
+            let drawn = self.packets(runner, engine, (entrance, flows.as_deref().unwrap_or_default()), &like);
+            let probes = drawn
+                .into_iter()
+                .map(|p| Packet { ttl: like.ttl, length: like.length, df: like.df, mark: 0, ..p })
+                .filter(|p| p.src != p.dst && heard(p) && !p.transport.is_icmp_error())
+                .filter(|p| !(matches!(entrance, Entrance::Send(..)) && unnamed(p)))
+                .enumerate()
+                .map(|(number, packet)| {
+                    let id = format!("p{place}-{number}");
+                    Probe { id, at: at.name.clone(), how: how.clone(), packet, flow: None }
+                })
+                .collect();
+            entering.push(Entering { flows, probes });
+        }
+        entering
+    }
 }
 
 /// The reply to a probe that arrived or left, from where it did. What the
@@ -176,6 +198,7 @@ pub fn reply(lab: &Lab, probe: &Probe, observed: &Observed) -> Option<Probe> {
     if !outside && host.interface_with(seen.dst).is_none() {
         return None;
     }
-    let packet = Packet { src: seen.dst, dst: seen.src, ttl: 64, tos: 0, mark: 0, transport, ..probe.packet.clone() };
+    let packet =
+        Packet { src: seen.dst, dst: seen.src, ttl: 64, tos: 0, mark: 0, transport, ..probe.packet.clone() };
     Some(Probe { id: format!("{}-reply", probe.id), at, how, packet, flow: Some(probe.id.clone()) })
 }

@@ -49,7 +49,11 @@ fn repaired(line: &str, left: &mut Left) -> Option<String> {
         "udp"
     } else if has("-m sctp ") {
         "sctp"
-    } else if has("-m multiport") || has("--to-ports") || to_port("--to-source ") || to_port("--to-destination ") {
+    } else if has("-m multiport")
+        || has("--to-ports")
+        || to_port("--to-source ")
+        || to_port("--to-destination ")
+    {
         either
     } else {
         return Some(line.to_owned());
@@ -80,10 +84,9 @@ pub fn load(host: &Host, space: &Space, left: &mut Left) {
             .filter(|t| t.xtables && t.backend == backend && t.family == family)
             .cloned()
             .collect();
-        // A table of its own each: what cannot be loaded takes no other along.
-        for table in tables {
-            let text = iptables::print(&[table], false);
-            let lines: Vec<String> = text.lines().filter_map(|line| repaired(line, left)).collect();
+        let text = iptables::print(&tables, false);
+        let lines: Vec<String> = text.lines().filter_map(|line| repaired(line, left)).collect();
+        if !lines.is_empty() {
             restore(space, tool, &["-w"], &(lines.join("\n") + "\n"), left);
         }
     }
@@ -121,27 +124,28 @@ fn restore(space: &Space, tool: &str, arguments: &[&str], text: &str, left: &mut
         if printed.done {
             return;
         }
-        let number = complaint(&printed.err).filter(|n| (1..=lines.len()).contains(n));
-        let rule = |line: &str| line.starts_with("-A") || line.starts_with("add") || line.starts_with("create");
-        match number.filter(|n| rule(lines[n - 1])) {
-            Some(number) => {
-                let line = lines[number - 1];
-                left.count(tool, &format!("{line} | {}", joined(&printed.err)));
-                if printed.err.contains("set type not supported") {
-                    let kind = line.split_whitespace().nth(2).unwrap_or_default();
-                    REFUSED.lock().expect("no thread panics here").insert(kind.to_owned());
-                }
-                // ipset has taken what stands before it.
-                if tool == "ipset" {
-                    lines.drain(..number);
-                } else {
-                    lines.remove(number - 1);
-                }
-            }
-            None => {
-                left.count(tool, &format!("a table | {}", joined(&printed.err)));
-                return;
-            }
+        let Some(number) = complaint(&printed.err).filter(|n| (1..=lines.len()).contains(n)) else {
+            left.count(tool, &format!("a file | {}", joined(&printed.err)));
+            return;
+        };
+        let line = lines[number - 1];
+        left.count(tool, &format!("{line} | {}", joined(&printed.err)));
+        if printed.err.contains("set type not supported") {
+            let kind = line.split_whitespace().nth(2).unwrap_or_default();
+            REFUSED.lock().expect("no thread panics here").insert(kind.to_owned());
+        }
+        if tool == "ipset" {
+            // It has taken what stands before.
+            lines.drain(..number);
+        } else if line.starts_with("-A") {
+            lines.remove(number - 1);
+        } else {
+            // Of a table, the kernel does not say what it refuses.
+            let start = lines[..number].iter().rposition(|l| l.starts_with('*')).unwrap_or(0);
+            lines.drain(start..number);
+        }
+        if lines.is_empty() {
+            return;
         }
     }
     left.count(tool, "a table, tried too often");

@@ -26,10 +26,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
-use lab_core::strategies;
-use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use crate::draw::Deck;
 use crate::tally::Tally;
 
 /// How many disagreements are made small and kept.
@@ -51,12 +50,12 @@ fn runner(seed: u64, lab: u64) -> TestRunner {
 }
 
 /// Runs one lab, and notes what disagrees.
-fn one(seed: u64, place: u64, tally: &mut Tally, wrong: &Mutex<Vec<String>>) {
+fn one(deck: &Deck, seed: u64, place: u64, tally: &mut Tally, wrong: &Mutex<Vec<String>>) {
     let start = Instant::now();
     let mut runner = runner(seed, place);
-    let lab = strategies::lab().new_tree(&mut runner).expect("a lab is drawn").current();
+    let lab = deck.lab(&mut runner);
     tally.drawing += start.elapsed();
-    let found = match run::lab(&lab, &mut runner, tally) {
+    let found = match run::lab(&lab, deck, &mut runner, tally) {
         Ok(found) => found,
         Err(why) => {
             *tally.skipped.entry(why).or_default() += 1;
@@ -73,7 +72,8 @@ fn one(seed: u64, place: u64, tally: &mut Tally, wrong: &Mutex<Vec<String>>) {
             })
             .collect();
         let mut told = format!("lab {place}:\n  {}\n    {}", sent.join("\n  "), one.why);
-        let small = !one.sets_alone && self::number("LAB_SHRINK") != Some(0) && wrong.lock().unwrap().len() < KEPT;
+        let small =
+            !one.sets_alone && self::number("LAB_SHRINK") != Some(0) && wrong.lock().unwrap().len() < KEPT;
         wrong.lock().unwrap().push(told.clone());
         if small {
             let (small, why) = shrink::shrink(&lab, &one.probes, one.why);
@@ -103,7 +103,7 @@ fn main() {
     let (tally, wrong) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
     let next = AtomicU64::new(only.unwrap_or(0));
     let work = || {
-        let mut own = Tally::default();
+        let (deck, mut own) = (Deck::default(), Tally::default());
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let over = match (only, labs) {
@@ -114,7 +114,7 @@ fn main() {
             if over {
                 break;
             }
-            one(seed, place, &mut own, &wrong);
+            one(&deck, seed, place, &mut own, &wrong);
         }
         tally.lock().unwrap().add(own);
     };

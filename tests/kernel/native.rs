@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use lab_core::addr::Mac;
 use lab_core::model::{
     Atom, ChainKind, Comparison, Direction, Expression, FibResult, Hook, Mangle, Match, NatAddress, NatKind,
-    NatRange, NftElement, NftMap, NftMatch, NftSet, NftSetRef, NftType, Policy, RejectWith, Statement,
-    Table, Target, Verdict,
+    NatRange, NftElement, NftMap, NftMatch, NftSet, NftSetRef, NftType, Policy, RejectWith, Statement, Table,
+    Target, Verdict,
 };
 
 /// How a value is written.

@@ -13,7 +13,7 @@ use proptest::test_runner::TestRunner;
 use crate::build::build;
 use crate::capture::capture;
 use crate::compare::hold;
-use crate::draw::{draw, random, reply, Entering};
+use crate::draw::{random, reply, Deck, Entering};
 use crate::tally::{Left, Tally};
 use crate::watch::{Observed, Watch};
 
@@ -46,11 +46,19 @@ fn send(watch: &mut Watch, probes: &[Probe], patience: Duration) -> Vec<Observed
 
 /// What of a flow's packets is not as predicted.
 fn held(observed: &[Observed], predictions: &[Prediction]) -> Result<(), String> {
-    observed.iter().zip(predictions).try_for_each(|(o, p)| hold(o, p).map_err(|why| format!("{}: {why}", p.id)))
+    observed
+        .iter()
+        .zip(predictions)
+        .try_for_each(|(o, p)| hold(o, p).map_err(|why| format!("{}: {why}", p.id)))
 }
 
 /// Whether the sets have a packet where the stepper does.
-fn in_sets(engine: &mut Symbolic, entering: &Entering, probe: &Probe, prediction: &Prediction) -> Option<Result<(), String>> {
+fn in_sets(
+    engine: &mut Symbolic,
+    entering: &Entering,
+    probe: &Probe,
+    prediction: &Prediction,
+) -> Option<Result<(), String>> {
     let flows = entering.flows.as_ref()?;
     let headers = engine.headers().ok()?;
     let store = engine.store();
@@ -69,7 +77,12 @@ fn in_sets(engine: &mut Symbolic, entering: &Entering, probe: &Probe, prediction
 ///
 /// # Errors
 /// Why it cannot be built here.
-pub fn lab(lab: &Lab, runner: &mut TestRunner, tally: &mut Tally) -> Result<Vec<Disagreement>, String> {
+pub fn lab(
+    lab: &Lab,
+    deck: &Deck,
+    runner: &mut TestRunner,
+    tally: &mut Tally,
+) -> Result<Vec<Disagreement>, String> {
     let start = Instant::now();
     let built = build(lab, &mut tally.left)?;
     tally.building += start.elapsed();
@@ -79,12 +92,13 @@ pub fn lab(lab: &Lab, runner: &mut TestRunner, tally: &mut Tally) -> Result<Vec<
     let captured = Lab::open(folder.path()).map_err(|e| format!("the snapshot is not read: {e}"))?;
     tally.capturing += start.elapsed();
     for host in captured.hosts.values() {
-        tally.rules += host.ruleset.tables.iter().flat_map(|t| &t.chains).map(|c| c.rules.len() as u64).sum::<u64>();
+        tally.rules +=
+            host.ruleset.tables.iter().flat_map(|t| &t.chains).map(|c| c.rules.len() as u64).sum::<u64>();
     }
     let mut watch = Watch::open(&captured, &built).map_err(|e| format!("sockets: {e}"))?;
     let start = Instant::now();
     let mut engine = Symbolic::new(&captured);
-    let entering = draw(runner, &captured, &mut engine);
+    let entering = deck.draw(runner, &captured, &mut engine);
     tally.predicting += start.elapsed();
     let mut wrong = Vec::new();
     for entering in &entering {

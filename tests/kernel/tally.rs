@@ -110,7 +110,12 @@ impl Tally {
         let share = |n: u64| 100.0 * n as f64 / self.packets.max(1) as f64;
         let outcomes: Vec<String> =
             self.outcomes.iter().map(|(name, n)| format!("{name} {n} ({:.0} %)", share(*n))).collect();
-        println!("outcomes: {}; {} ({:.0} %) crossed a forwarding host", outcomes.join(", "), self.crossed, share(self.crossed));
+        println!(
+            "outcomes: {}; {} ({:.0} %) crossed a forwarding host",
+            outcomes.join(", "),
+            self.crossed,
+            share(self.crossed)
+        );
         println!(
             "predictions: {} certain, {} possible, {} claim nothing; {} held to the sets; {} sent again with patience",
             self.certain, self.possible, self.unclaimed, self.sets, self.repeated

@@ -13,7 +13,8 @@ use crate::sys;
 use crate::wire::{self, Sight};
 
 /// Protocols whose packets are listened for, by whether they are IPv6's.
-const PROTOCOLS: [(bool, &[u8]); 2] = [(false, &[1, 4, 6, 17, 47, 50, 132, 255]), (true, &[4, 6, 17, 47, 50, 58, 132, 255])];
+const PROTOCOLS: [(bool, &[u8]); 2] =
+    [(false, &[1, 4, 6, 17, 47, 50, 132, 255]), (true, &[4, 6, 17, 47, 50, 58, 132, 255])];
 
 /// How long a neighbour that does not answer is waited for.
 const NEIGHBOUR: Duration = Duration::from_millis(60);
@@ -159,7 +160,8 @@ impl<'a> Watch<'a> {
         let start = Instant::now();
         let mut asking = self.see(marker, &mut observed);
         loop {
-            let settled = !observed.delivered.is_empty() || !observed.out.is_empty() || !observed.answers.is_empty();
+            let settled =
+                !observed.delivered.is_empty() || !observed.out.is_empty() || !observed.answers.is_empty();
             let wait = if asking && !settled { NEIGHBOUR.max(patience) } else { patience };
             if start.elapsed() >= wait {
                 break;
@@ -209,7 +211,8 @@ impl<'a> Watch<'a> {
             while let Some(frame) = sys::sniff(&post.sniffer, &mut self.buffer) {
                 let bytes = &self.buffer[..frame.length];
                 asking |= frame.outgoing && asks(bytes);
-                let Some(sight) = bytes.get(14..).filter(|b| !b.is_empty()).and_then(|b| wire::sight(b, marker))
+                let Some(sight) =
+                    bytes.get(14..).filter(|b| !b.is_empty()).and_then(|b| wire::sight(b, marker))
                 else {
                     continue;
                 };
@@ -244,7 +247,9 @@ impl<'a> Watch<'a> {
             let name = self.outside.name(frame.index);
             let Some((place, _)) = self.built.wires.iter().find(|(_, n)| **n == name) else { continue };
             match wire::sight(&bytes[14..], marker) {
-                Some(Sight::Probe(packet) | Sight::Outer(packet)) => observed.out.push((place.clone(), packet)),
+                Some(Sight::Probe(packet) | Sight::Outer(packet)) => {
+                    observed.out.push((place.clone(), packet))
+                }
                 _ => {}
             }
         }
@@ -255,7 +260,8 @@ impl<'a> Watch<'a> {
 /// Whether a frame asks for a neighbour.
 fn asks(frame: &[u8]) -> bool {
     let arp = frame.get(12..14) == Some(&[0x08, 0x06]) && frame.get(20..22) == Some(&[0, 1]);
-    let nd = frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&58) && frame.get(54) == Some(&135);
+    let nd =
+        frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&58) && frame.get(54) == Some(&135);
     // A probe may look like a solicitation, but goes to no group of them.
     arp || nd && frame.get(..3) == Some(&[0x33, 0x33, 0xff])
 }
