@@ -52,9 +52,9 @@ const QUIET: [(&str, &str); 21] = [
     ("net.ipv6.conf.default.disable_ipv6", "0"),
 ];
 
-/// The MAC address of the other end of a wire that leads out.
-fn far_end(number: usize) -> Mac {
-    Mac([2, 0xff, 0, 0, 0, number as u8])
+/// The MAC address of the other end of a wire that leads out, by its name.
+pub fn far_end(name: &str) -> Mac {
+    Mac([2, 0xff, 0, 0, 0, name.trim_start_matches('o').parse().unwrap_or(0)])
 }
 
 /// Builds a lab. What the tools or this kernel refuse is left out and counted.
@@ -105,7 +105,7 @@ fn wire(lab: &Lab, built: &mut Built) -> Result<(), String> {
     for host in lab.hosts.values() {
         for device in host.interfaces.iter().filter(|i| lab.leads_out(&host.name, i)) {
             let (name, space) = (format!("o{}", wires.len()), built.hosts[&host.name].path());
-            let (own, far) = (mac(device), far_end(wires.len()));
+            let (own, far) = (mac(device), far_end(&name));
             writeln!(
                 batch,
                 "link add name {} {own} netns {space} type veth peer name {name} address {far} netns {}\n\
@@ -219,7 +219,7 @@ fn neighbours(lab: &Lab, host: &Host, wires: &BTreeMap<Place, String>) -> Vec<Ne
         }
         let place = Place { host: host.name.clone(), iface: device.name.clone() };
         let Some(wire) = wires.get(&place) else { continue };
-        let mac = far_end(wire.trim_start_matches('o').parse().unwrap_or(0));
+        let mac = far_end(wire);
         for own in &device.addresses {
             for near in 1..=4_u8 {
                 let address = match own.address {

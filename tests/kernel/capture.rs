@@ -3,9 +3,10 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use lab_core::formats::lab_toml::{self, LabToml};
-use lab_core::model::{Backend, Host, InterfaceKind, Lab, TableFamily};
+use lab_core::model::{Address, Backend, Host, InterfaceKind, Lab, TableFamily};
 
 use crate::build::Built;
 use crate::space::Space;
@@ -54,6 +55,9 @@ const OF_HOSTS: [&str; 17] = [
     "net.netfilter.nf_conntrack_tcp_be_liberal",
 ];
 
+/// How long routes may take to appear.
+const SETTLING: Duration = Duration::from_millis(200);
+
 fn settings(host: &Host, space: &Space) -> String {
     let mut keys: Vec<String> = OF_HOSTS.map(str::to_owned).to_vec();
     let names = ["all", "default"].into_iter().chain(host.interfaces.iter().map(|i| i.name.as_str()));
@@ -79,10 +83,20 @@ fn host(host: &Host, space: &Space, folder: &Path) -> Result<(), String> {
     };
     let ip =
         |arguments: &[&str], input: &str| space.run("ip", &[arguments, &["-batch", "-"]].concat(), input).out;
+    let start = Instant::now();
     // Without a family, routes and rules are IPv4's.
     let shown = ip(&["-d", "-j"], "link show\naddr show\nneigh show\nroute show table all\nrule show\n");
     let [link, addr, neigh, route, rule] = arrays(&shown)?;
-    let [route6, rule6] = arrays(&ip(&["-6", "-d", "-j"], "route show table all\nrule show\n"))?;
+    let [route6, rule6] = loop {
+        let [routes, rules] = arrays(&ip(&["-6", "-d", "-j"], "route show table all\nrule show\n"))?;
+        // The kernel adds the routes of new addresses a moment later.
+        let own = host.interfaces.iter().flat_map(|i| &i.addresses).filter(|a| a.address.is_ipv6());
+        let there = |a: &Address| routes.contains(&format!("\"type\":\"local\",\"dst\":\"{}\"", a.address));
+        if own.clone().all(there) || start.elapsed() > SETTLING {
+            break [routes, rules];
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
     write("link.json", &link)?;
     write("addr.json", &addr)?;
     write("neigh.json", &neigh)?;

@@ -1,7 +1,9 @@
 //! Holds what was seen to what was predicted.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use lab_core::engine::journey::Journey;
-use lab_core::model::{Outcome, Packet, PortValue, Transport};
+use lab_core::model::{Lab, Outcome, Packet, PortValue, Transport};
 use lab_core::query::predict::Prediction;
 use lab_workspace::told;
 
@@ -37,25 +39,41 @@ fn same(seen: &Packet, told: &Packet) -> bool {
         && same_transport(&seen.transport, &told.transport)
 }
 
-/// Whether it went one of the predicted ways.
-pub fn went(observed: &Observed, way: &Journey) -> bool {
+/// Whether a packet is for many: each gets a copy, and so does its sender.
+fn for_many(lab: &Lab, packet: &Packet) -> bool {
+    let broadcast = |dst: Ipv4Addr| {
+        let nets = lab.all_hosts().flat_map(|h| &h.interfaces).flat_map(|i| &i.addresses);
+        dst.is_broadcast() || nets.filter_map(|a| a.net()).any(|n| n.broadcast() == IpAddr::V4(dst))
+    };
+    packet.dst.is_multicast() || matches!(packet.dst, IpAddr::V4(dst) if broadcast(dst))
+}
+
+/// Whether it went one of the predicted ways. Of a packet for many, the
+/// prediction follows the copy on the wire.
+fn went(lab: &Lab, observed: &Observed, way: &Journey) -> bool {
+    let alone = !observed.delivered.iter().any(|(_, p)| !for_many(lab, p));
     match &way.outcome {
         Outcome::Delivered { at, seen } => observed.delivered.iter().any(|(place, packet)| {
             let iface = place.iface == at.iface || place.iface == "lo" || at.iface == "lo";
             place.host == at.host && iface && same(packet, seen)
         }),
         Outcome::ForwardedOut { at, seen } => {
-            // Of what is sent to all, the sender gets a copy.
-            observed.out.iter().any(|(p, packet)| p == at && same(packet, seen))
+            alone && observed.out.iter().any(|(p, packet)| p == at && same(packet, seen))
         }
         Outcome::Rejected { answer, .. } => {
             let of = |a: &crate::watch::Answered| {
                 a.kind == answer.kind && a.from == answer.from_addr && a.at.host == answer.from_host
             };
-            observed.delivered.is_empty() && observed.out.is_empty() && observed.answers.iter().any(of)
+            alone && observed.out.is_empty() && observed.answers.iter().any(of)
         }
-        Outcome::Dropped { .. } => observed.name() == "dropped",
+        Outcome::Dropped { .. } => alone && observed.out.is_empty() && observed.answers.is_empty(),
     }
+}
+
+/// Whether a prediction says what happens. What holds for a lone packet, within
+/// the rate that a rule asks for, is not said of one of many.
+pub fn claims(prediction: &Prediction) -> bool {
+    !prediction.cut && prediction.ways.iter().all(|w| w.unknown.is_empty() && w.assumptions.is_empty())
 }
 
 /// What was seen, in a line.
@@ -78,9 +96,8 @@ pub fn shown(observed: &Observed) -> String {
 ///
 /// # Errors
 /// How they differ.
-pub fn hold(observed: &Observed, prediction: &Prediction) -> Result<(), String> {
-    let unclaimed = prediction.cut || prediction.ways.iter().any(|w| !w.unknown.is_empty());
-    if unclaimed || prediction.ways.iter().any(|w| went(observed, w)) {
+pub fn hold(lab: &Lab, observed: &Observed, prediction: &Prediction) -> Result<(), String> {
+    if !claims(prediction) || prediction.ways.iter().any(|w| went(lab, observed, w)) {
         return Ok(());
     }
     let ways: Vec<String> = prediction

@@ -1,6 +1,8 @@
 //! Probes for a lab: some drawn blindly, most from inside of computed sets, so
 //! that every way a packet can go is gone.
 
+use std::net::IpAddr;
+
 use lab_core::engine::symbolic::{Ending, Flowed, Sending, Symbolic};
 use lab_core::model::{Host, How, Interface, Lab, Packet, PortValue, Probe, TcpFlags, Transport};
 use lab_core::space::{header, Field, Ref};
@@ -50,11 +52,15 @@ fn heard(packet: &Packet) -> bool {
     }
 }
 
-/// Whether no socket can be told to send from there: from nowhere, or from an
-/// address that only means something together with an interface.
+/// Whether no socket can be told to send from there: from nowhere, from a
+/// group, or from an address that means something only together with an
+/// interface.
 fn unnamed(packet: &Packet) -> bool {
-    let local = matches!(packet.src, std::net::IpAddr::V6(a) if a.is_unicast_link_local());
-    packet.src.is_unspecified() || local
+    let odd = match packet.src {
+        IpAddr::V4(a) => a.is_broadcast(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    packet.src.is_unspecified() || packet.src.is_multicast() || odd
 }
 
 /// Whether a flow's packets pass a host on their way.

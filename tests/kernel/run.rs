@@ -45,11 +45,11 @@ fn send(watch: &mut Watch, probes: &[Probe], patience: Duration) -> Vec<Observed
 }
 
 /// What of a flow's packets is not as predicted.
-fn held(observed: &[Observed], predictions: &[Prediction]) -> Result<(), String> {
+fn held(lab: &Lab, observed: &[Observed], predictions: &[Prediction]) -> Result<(), String> {
     observed
         .iter()
         .zip(predictions)
-        .try_for_each(|(o, p)| hold(o, p).map_err(|why| format!("{}: {why}", p.id)))
+        .try_for_each(|(o, p)| hold(lab, o, p).map_err(|why| format!("{}: {why}", p.id)))
 }
 
 /// Whether the sets have a packet where the stepper does.
@@ -117,11 +117,11 @@ pub fn lab(
             let start = Instant::now();
             let predictions = predict(&captured, &probes);
             tally.predicting += start.elapsed();
-            let mut outcome = held(&observed, &predictions);
+            let mut outcome = held(&captured, &observed, &predictions);
             if outcome.is_err() {
                 tally.repeated += 1;
                 observed = send(&mut watch, &probes, PATIENCE);
-                outcome = held(&observed, &predictions);
+                outcome = held(&captured, &observed, &predictions);
             }
             observed.iter().zip(&predictions).for_each(|(o, p)| tally.packet(&captured, o, p));
             let set = in_sets(&mut engine, entering, probe, &predictions[0]);
@@ -150,5 +150,5 @@ pub fn again(lab: &Lab, probes: &[Probe], keep: Option<&Path>) -> Option<String>
     let mut watch = Watch::open(&captured, &built).ok()?;
     let observed = send(&mut watch, probes, PATIENCE);
     watch.close();
-    held(&observed, &predict(&captured, probes)).err()
+    held(&captured, &observed, &predict(&captured, probes)).err()
 }

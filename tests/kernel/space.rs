@@ -4,16 +4,26 @@
 //! nothing is left over however the test ends. Tools find them by
 //! `/proc/PID/fd`.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sched::{setns, unshare, CloneFlags};
 
 /// A network namespace.
 pub struct Space {
     file: File,
+    number: u64,
+}
+
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// The namespace that the thread is in: to enter it again is not free.
+    static INSIDE: Cell<u64> = const { Cell::new(0) };
 }
 
 /// What a tool printed.
@@ -27,11 +37,17 @@ impl Space {
     /// Makes one; the calling thread is in it then.
     pub fn new() -> io::Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET)?;
-        Ok(Space { file: File::open("/proc/thread-self/ns/net")? })
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        INSIDE.set(number);
+        Ok(Space { file: File::open("/proc/thread-self/ns/net")?, number })
     }
 
     /// Takes the calling thread into it.
     pub fn enter(&self) {
+        if INSIDE.get() == self.number {
+            return;
+        }
+        INSIDE.set(self.number);
         setns(&self.file, CloneFlags::CLONE_NEWNET).expect("a namespace of our own can be entered");
     }
 

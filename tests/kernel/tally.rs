@@ -6,6 +6,7 @@ use std::time::Duration;
 use lab_core::model::Lab;
 use lab_core::query::predict::Prediction;
 
+use crate::compare::claims;
 use crate::watch::Observed;
 
 /// What was left out of labs, and why.
@@ -82,7 +83,7 @@ impl Tally {
         self.packets += 1;
         *self.outcomes.entry(observed.name()).or_default() += 1;
         self.crossed += u64::from(observed.crossed(lab));
-        if prediction.cut || prediction.ways.iter().any(|w| !w.unknown.is_empty()) {
+        if !claims(prediction) {
             self.unclaimed += 1;
         } else if prediction.certain() {
             self.certain += 1;

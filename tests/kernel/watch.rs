@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lab_core::model::{AnswerKind, How, Lab, Packet, Place, Probe};
 use lab_core::semantics::segment;
 
-use crate::build::Built;
+use crate::build::{self, Built};
 use crate::sys;
 use crate::wire::{self, Sight};
 
@@ -245,6 +245,11 @@ impl<'a> Watch<'a> {
                 continue;
             }
             let name = self.outside.name(frame.index);
+            if let Some(answer) = wire::neighbour(bytes, build::far_end(&name)) {
+                // What does not get through is lost, as on any wire.
+                let _ = sys::put(&self.outside.sniffer, frame.index, &answer);
+                continue;
+            }
             let Some((place, _)) = self.built.wires.iter().find(|(_, n)| **n == name) else { continue };
             match wire::sight(&bytes[14..], marker) {
                 Some(Sight::Probe(packet) | Sight::Outer(packet)) => {

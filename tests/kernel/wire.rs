@@ -66,8 +66,10 @@ fn payload(packet: &Packet, marker: u32) -> Vec<u8> {
     let mut bytes = vec![0; packet.length.saturating_sub(header) as usize];
     let mut at = 8;
     if let Transport::Sctp { init: true, .. } = packet.transport {
-        // INIT: its length, a tag that is not 0, a window, streams.
-        bytes[..4].copy_from_slice(&[1, 0, 0, 20]);
+        // INIT, alone in its packet: its length, a tag that is not 0, a window,
+        // streams.
+        let [high, low] = (bytes.len() as u16).to_be_bytes();
+        bytes[..4].copy_from_slice(&[1, 0, high, low]);
         bytes[8..16].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 1]);
         at = 4;
     }
@@ -188,6 +190,32 @@ pub fn with_header(ends: (IpAddr, IpAddr), hops: u8, class: u8, protocol: u8, ca
     let mut bytes = header(&packet, carried.len(), 1);
     bytes.extend(carried);
     bytes
+}
+
+/// What somebody outside answers to a question for a neighbour; none if the
+/// frame is none.
+pub fn neighbour(frame: &[u8], own: Mac) -> Option<Vec<u8>> {
+    let asker = Mac(frame.get(6..12)?.try_into().ok()?);
+    let tail = frame.get(14..)?;
+    if frame[12..14] == [0x08, 0x06] && tail.get(6..8)? == [0, 1] {
+        let (from, target) = (tail.get(14..18)?, tail.get(24..28)?);
+        let kind = [0, 1, 8, 0, 6, 4, 0, 2];
+        return Some([&asker.0[..], &own.0, &[8, 6], &kind, &own.0, target, &asker.0, from].concat());
+    }
+    let asks = frame[12..14] == [0x86, 0xdd] && tail.get(6)? == &58 && tail.get(40)? == &135;
+    // Who asks from nowhere looks for a double of itself.
+    let from: [u8; 16] = tail.get(8..24)?.try_into().ok()?;
+    if !asks || from == [0; 16] || frame[..3] != [0x33, 0x33, 0xff] {
+        return None;
+    }
+    let target: [u8; 16] = tail.get(48..64)?.try_into().ok()?;
+    let ends = (IpAddr::from(target), IpAddr::from(from));
+    // An advertisement: solicited, overriding, with its link address.
+    let mut carried = [&[136, 0, 0, 0, 0x60, 0, 0, 0][..], &target, &[2, 1], &own.0].concat();
+    let pseudo = sum(&octets(ends.1), sum(&octets(ends.0), 58 + carried.len() as u32));
+    let right = folded(sum(&carried, pseudo));
+    carried[2..4].copy_from_slice(&right.to_be_bytes());
+    Some(self::frame(own, asker, &with_header(ends, 255, 0, 58, &carried)))
 }
 
 /// What a packet on the wire is to a probe.

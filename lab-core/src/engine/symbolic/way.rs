@@ -65,6 +65,26 @@ impl<'a> Symbolic<'a> {
         let Some(family) = flow.family(&self.sets.store) else { return Ok(Vec::new()) };
         let mut done = Vec::new();
         let mut flows = vec![flow.clone()];
+        // To nowhere is to the host itself.
+        if asked.oif.is_none() {
+            let nowhere = match family {
+                Family::Ipv4 => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+                Family::Ipv6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+            };
+            let nowhere = self.sets.store.is_address(Field::Dst, nowhere)?;
+            let (inside, outside) = self.divide(flow.clone(), nowhere)?;
+            flows = outside;
+            let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+            for part in inside {
+                done.push(match (loopback, asked.src, asked.ports) {
+                    (None, ..) => (Routed::Errno("ENETUNREACH"), part),
+                    (Some(device), Some(_), false) => {
+                        (Routed::By(Way { device, gateway: None, broadcast: false, mtu: None }, None), part)
+                    }
+                    _ => (Routed::Unknown("a socket sends to no address".into()), part),
+                });
+            }
+        }
         if family == Family::Ipv4 {
             if let Some(src) = asked.src {
                 // Groups and everybody: by the device that has the source.
@@ -72,8 +92,12 @@ impl<'a> Symbolic<'a> {
                 let all =
                     self.sets.store.is_address(Field::Dst, IpAddr::V4(std::net::Ipv4Addr::BROADCAST))?;
                 let either = self.sets.store.or_else(group, all)?;
-                let (inside, outside) = self.divide(flow.clone(), either)?;
-                flows = outside;
+                let mut inside = Vec::new();
+                for flow in std::mem::take(&mut flows) {
+                    let (these, others) = self.divide(flow, either)?;
+                    inside.extend(these);
+                    flows.extend(others);
+                }
                 for flow in inside {
                     let own: Vec<IpNet> = host
                         .interfaces
@@ -89,6 +113,9 @@ impl<'a> Symbolic<'a> {
                         for (parts, broadcast) in [(to_all, true), (to_group, false)] {
                             for part in parts {
                                 done.push(match device {
+                                    Some(d) if !broadcast && d.kind == InterfaceKind::Loopback => {
+                                        (Routed::Unknown("multicast membership".into()), part)
+                                    }
                                     Some(device) => {
                                         let way = Way { device, gateway: None, broadcast, mtu: None };
                                         (Routed::By(way, None), part)
@@ -295,7 +322,7 @@ impl<'a> Symbolic<'a> {
     ) -> Result<(), Error> {
         let src = flow.now.ends.src;
         // What no route says: addresses that are nobody's by themselves.
-        let special = ["0.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"].into_iter();
+        let special = ["0.0.0.0/32", "224.0.0.0/4", "255.255.255.255/32"].into_iter();
         let special = special.filter_map(|net| net.parse::<IpNet>().ok());
         let nets = || host.routes.iter().map(|r| r.destination).chain(special).collect();
         let parts = self.by_address(&flow, src, nets, |a| {
@@ -654,7 +681,7 @@ fn near(lab: &Lab, host: &Host, device: &Interface) -> Vec<IpNet> {
     for receiver in behind(lab, host, device).receivers {
         of(receiver.host);
     }
-    for special in ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8"] {
+    for special in ["0.0.0.0/32", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8"] {
         nets.extend(special.parse::<IpNet>());
     }
     // A group has a link-layer address of its own.
