@@ -28,7 +28,7 @@ pub struct Built {
 
 /// Settings of every host before it has devices: quiet, and no limits to
 /// errors.
-const QUIET: [(&str, &str); 21] = [
+const QUIET: [(&str, &str); 23] = [
     ("net.ipv4.conf.all.accept_redirects", "0"),
     ("net.ipv4.conf.default.accept_redirects", "0"),
     ("net.ipv4.conf.default.rp_filter", "0"),
@@ -38,6 +38,9 @@ const QUIET: [(&str, &str); 21] = [
     ("net.ipv4.icmp_msgs_burst", "1000000000"),
     ("net.ipv4.icmp_echo_ignore_all", "1"),
     ("net.ipv4.ip_default_ttl", "64"),
+    // What a packet finds out about the way is forgotten before the next.
+    ("net.ipv4.route.mtu_expires", "0"),
+    ("net.ipv6.route.mtu_expires", "0"),
     ("net.ipv6.icmp.ratelimit", "0"),
     ("net.ipv6.icmp.ratemask", ""),
     ("net.ipv6.icmp.echo_ignore_all", "1"),

@@ -84,9 +84,8 @@ fn host(host: &Host, space: &Space, folder: &Path) -> Result<(), String> {
     let ip =
         |arguments: &[&str], input: &str| space.run("ip", &[arguments, &["-batch", "-"]].concat(), input).out;
     let start = Instant::now();
-    // Without a family, routes and rules are IPv4's.
-    let shown = ip(&["-d", "-j"], "link show\naddr show\nneigh show\nroute show table all\nrule show\n");
-    let [link, addr, neigh, route, rule] = arrays(&shown)?;
+    let [link, addr, neigh] = arrays(&ip(&["-d", "-j"], "link show\naddr show\nneigh show\n"))?;
+    let [route, rule] = arrays(&ip(&["-4", "-d", "-j"], "route show table all\nrule show\n"))?;
     let [route6, rule6] = loop {
         let [routes, rules] = arrays(&ip(&["-6", "-d", "-j"], "route show table all\nrule show\n"))?;
         // The kernel adds the routes of new addresses a moment later.
@@ -119,11 +118,22 @@ fn host(host: &Host, space: &Space, folder: &Path) -> Result<(), String> {
         ("iptables-legacy.save", "iptables-legacy-save", Backend::Legacy, TableFamily::Ip),
         ("ip6tables-legacy.save", "ip6tables-legacy-save", Backend::Legacy, TableFamily::Ip6),
     ] {
-        let text = if has(backend, family) { space.run(tool, &["-c"], "").out } else { String::new() };
+        let mut text = String::new();
+        if has(backend, family) {
+            let printed = space.run(tool, &["-c"], "");
+            if !printed.done {
+                return Err(format!("{tool} does not print its own rules"));
+            }
+            text = printed.out;
+        }
         write(file, &text)?;
     }
     if tables.iter().any(|t| t.backend == Backend::Nft) {
-        write("nft.json", &space.run("nft", &["-j", "list", "ruleset"], "").out)?;
+        let printed = space.run("nft", &["-j", "list", "ruleset"], "");
+        if !printed.done {
+            return Err("nft does not list its own rules as JSON".into());
+        }
+        write("nft.json", &printed.out)?;
     } else {
         write("nft.json", "{\"nftables\": []}\n")?;
     }

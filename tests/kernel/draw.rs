@@ -23,7 +23,8 @@ const AIMED: usize = 10;
 const PARTS: usize = 3000;
 
 /// Of an entrance, what becomes of all that could, and some of them.
-pub struct Entering {
+pub struct Entering<'a> {
+    pub entrance: Entrance<'a>,
     /// None: there are too many.
     pub flows: Option<Vec<Flowed>>,
     pub probes: Vec<Probe>,
@@ -144,7 +145,7 @@ impl Deck {
         runner: &mut TestRunner,
         lab: &'a Lab,
         engine: &mut Symbolic<'a>,
-    ) -> Vec<Entering> {
+    ) -> Vec<Entering<'a>> {
         engine.limit = PARTS;
         let all = entrances(lab);
         let mut entering = Vec::new();
@@ -168,7 +169,7 @@ impl Deck {
                     Probe { id, at: at.name.clone(), how: how.clone(), packet, flow: None }
                 })
                 .collect();
-            entering.push(Entering { flows, probes });
+            entering.push(Entering { entrance, flows, probes });
         }
         entering
     }

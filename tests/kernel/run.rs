@@ -54,10 +54,10 @@ fn held(lab: &Lab, observed: &[Observed], predictions: &[Prediction]) -> Result<
 
 /// Whether the sets have a packet where the stepper does.
 fn in_sets(
+    lab: &Lab,
     engine: &mut Symbolic,
     entering: &Entering,
     probe: &Probe,
-    prediction: &Prediction,
 ) -> Option<Result<(), String>> {
     let flows = entering.flows.as_ref()?;
     let headers = engine.headers().ok()?;
@@ -67,10 +67,10 @@ fn in_sets(
     }
     let here = flows_of(store, flows, &probe.packet, false).ok()?;
     let gap = |u: &String| GAPS.iter().any(|g| u.contains(g));
-    if prediction.cut || here.iter().any(|(f, _)| f.flow.unknown.iter().any(gap)) {
+    if here.iter().any(|(f, _)| f.flow.unknown.iter().any(gap)) {
         return None;
     }
-    Some(compare(&here, &prediction.ways))
+    Some(compare(&here, &entering.entrance.ways(lab, &probe.packet)?))
 }
 
 /// Runs one lab.
@@ -124,7 +124,7 @@ pub fn lab(
                 outcome = held(&captured, &observed, &predictions);
             }
             observed.iter().zip(&predictions).for_each(|(o, p)| tally.packet(&captured, o, p));
-            let set = in_sets(&mut engine, entering, probe, &predictions[0]);
+            let set = in_sets(&captured, &mut engine, entering, probe);
             tally.sets += u64::from(set.is_some());
             if let Err(why) = outcome {
                 wrong.push(Disagreement { probes, why, sets_alone: false });
