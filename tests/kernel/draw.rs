@@ -11,6 +11,7 @@ use lab_workspace::{packet_of, Entrance};
 use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
+use crate::tally::Left;
 use crate::watch::Observed;
 use crate::wire;
 
@@ -53,15 +54,18 @@ fn heard(packet: &Packet) -> bool {
     }
 }
 
-/// Whether no socket can be told to send from there: from nowhere, from a
-/// group, or from an address that means something only together with an
-/// interface.
+/// Whether an address means something only together with an interface: the
+/// kernel then takes only routes by that one (`rt6_need_strict`), which the
+/// stepper does not tell apart.
+fn link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(a) if a.is_unicast_link_local())
+}
+
+/// Whether no socket can be told to send from there: from nowhere, or from a
+/// group.
 fn unnamed(packet: &Packet) -> bool {
-    let odd = match packet.src {
-        IpAddr::V4(a) => a.is_broadcast(),
-        IpAddr::V6(a) => a.is_unicast_link_local(),
-    };
-    packet.src.is_unspecified() || packet.src.is_multicast() || odd
+    let all = matches!(packet.src, IpAddr::V4(a) if a.is_broadcast());
+    packet.src.is_unspecified() || packet.src.is_multicast() || all
 }
 
 /// Whether a flow's packets pass a host on their way.
@@ -145,6 +149,7 @@ impl Deck {
         runner: &mut TestRunner,
         lab: &'a Lab,
         engine: &mut Symbolic<'a>,
+        left: &mut Left,
     ) -> Vec<Entering<'a>> {
         engine.limit = PARTS;
         let all = entrances(lab);
@@ -162,6 +167,16 @@ impl Deck {
                 .into_iter()
                 .map(|p| Packet { ttl: like.ttl, length: like.length, df: like.df, mark: 0, ..p })
                 .filter(|p| p.src != p.dst && heard(p) && !p.transport.is_icmp_error())
+                .filter(|p| {
+                    let scoped = link_local(p.src) || link_local(p.dst);
+                    if scoped {
+                        left.count(
+                            "drawing",
+                            "a packet with a link-local IPv6 address, routed by its link alone",
+                        );
+                    }
+                    !scoped
+                })
                 .filter(|p| !(matches!(entrance, Entrance::Send(..)) && unnamed(p)))
                 .enumerate()
                 .map(|(number, packet)| {

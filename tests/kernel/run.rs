@@ -98,7 +98,7 @@ pub fn lab(
     let mut watch = Watch::open(&captured, &built).map_err(|e| format!("sockets: {e}"))?;
     let start = Instant::now();
     let mut engine = Symbolic::new(&captured);
-    let entering = deck.draw(runner, &captured, &mut engine);
+    let entering = deck.draw(runner, &captured, &mut engine, &mut tally.left);
     tally.predicting += start.elapsed();
     let mut wrong = Vec::new();
     for entering in &entering {

@@ -255,7 +255,11 @@ pub fn sight(bytes: &[u8], marker: u32) -> Option<Sight> {
     if !found {
         return None;
     }
+    // What is said about a tunnel's packet its sender does not hear.
+    let quoted = behind.get(8..).and_then(wire::packet).map(|p| p.transport);
+    let about_outer = matches!(quoted, Some(Transport::Udp { dport: PortValue::Is(4789), .. }));
     match packet.transport {
+        _ if packet.transport.is_icmp_error() && about_outer => None,
         // What is changed by the way is told by a redirect, not refused.
         Transport::Icmp { kind: 5, .. } => None,
         Transport::Icmp { kind, code, .. } if packet.transport.is_icmp_error() => {

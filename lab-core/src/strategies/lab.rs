@@ -55,7 +55,14 @@ fn wired(hosts: Vec<Host>, links: &[&[(&str, &str)]]) -> Lab {
         })
         .collect();
     let hosts = hosts.into_iter().map(|h| (h.name.clone(), h.into())).collect();
-    Lab { name: "random".into(), description: None, hosts, links, macvlans: Vec::new(), unmodelled: Vec::new() }
+    Lab {
+        name: "random".into(),
+        description: None,
+        hosts,
+        links,
+        macvlans: Vec::new(),
+        unmodelled: Vec::new(),
+    }
 }
 
 const CLIENT: &[(&str, &[&str])] = &[("eth0", &["10.0.1.2/24", "fd01::2/64"])];

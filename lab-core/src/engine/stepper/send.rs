@@ -73,18 +73,6 @@ impl<'a> Walk<'a, '_> {
     /// Routes a packet of the host's own (`ip_route_output_key`). Gives the
     /// way, and the source address to use if none is given.
     pub(super) fn route_out(&mut self, host: &'a Host, flow: &Flow) -> Result<(Way<'a>, IpAddr), NoWay> {
-        // To nowhere is to the host itself (ip_route_output_key_hash_rcu,
-        // rawv6_sendmsg). A socket's packet then says so, a raw one does not.
-        if flow.dst.is_unspecified() && flow.oif.is_none() {
-            let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
-            let Some(device) = loopback else { return Err(NoWay::Errno("ENETUNREACH")) };
-            return match flow.src {
-                Some(src) if flow.ports.is_none() => {
-                    Ok((Way { device, next_hop: flow.dst, broadcast: false, local: true, mtu: None }, src))
-                }
-                _ => Err(NoWay::Unknown("a socket sends to no address".into())),
-            };
-        }
         if let (IpAddr::V4(dst), Some(src)) = (flow.dst, flow.src) {
             if dst.is_multicast() || dst.is_broadcast() {
                 let device = host.interface_with(src);
@@ -152,6 +140,19 @@ impl<'a> Walk<'a, '_> {
     ) -> Step<'a> {
         self.note_untold(host, packet.family());
         let socket = sender == Sender::Socket;
+        // To nowhere is to the host itself (ip_route_output_key_hash_rcu,
+        // rawv6_sendmsg). A socket's packet then says so, a raw one does not.
+        if packet.dst.is_unspecified() && device.is_none() {
+            let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+            return match loopback {
+                Some(device) if !socket && !packet.src.is_unspecified() => {
+                    let next_hop = packet.dst;
+                    let way = Way { device, next_hop, broadcast: false, local: true, mtu: None };
+                    self.local_out(host, way, Skb::new(packet))
+                }
+                _ => self.dropped(&host.name, Stage::Unmodelled("a socket sends to no address".into())),
+            };
+        }
         let flow = Flow {
             dst: packet.dst,
             src: (!packet.src.is_unspecified()).then_some(packet.src),

@@ -65,26 +65,6 @@ impl<'a> Symbolic<'a> {
         let Some(family) = flow.family(&self.sets.store) else { return Ok(Vec::new()) };
         let mut done = Vec::new();
         let mut flows = vec![flow.clone()];
-        // To nowhere is to the host itself.
-        if asked.oif.is_none() {
-            let nowhere = match family {
-                Family::Ipv4 => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
-                Family::Ipv6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-            };
-            let nowhere = self.sets.store.is_address(Field::Dst, nowhere)?;
-            let (inside, outside) = self.divide(flow.clone(), nowhere)?;
-            flows = outside;
-            let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
-            for part in inside {
-                done.push(match (loopback, asked.src, asked.ports) {
-                    (None, ..) => (Routed::Errno("ENETUNREACH"), part),
-                    (Some(device), Some(_), false) => {
-                        (Routed::By(Way { device, gateway: None, broadcast: false, mtu: None }, None), part)
-                    }
-                    _ => (Routed::Unknown("a socket sends to no address".into()), part),
-                });
-            }
-        }
         if family == Family::Ipv4 {
             if let Some(src) = asked.src {
                 // Groups and everybody: by the device that has the source.
@@ -137,6 +117,29 @@ impl<'a> Symbolic<'a> {
             }
         }
         Ok(done)
+    }
+
+    /// What a program of the host sends to nowhere goes to the host itself; and
+    /// the rest of the flow.
+    #[allow(clippy::type_complexity)]
+    pub(super) fn to_nowhere(
+        &mut self,
+        host: &'a Host,
+        flow: Flow,
+        raw: bool,
+    ) -> Result<(Vec<(Routed<'a>, Flow)>, Vec<Flow>), Error> {
+        let v4 = self.sets.store.is_address(Field::Dst, IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))?;
+        let v6 = self.sets.store.is_address(Field::Dst, IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED))?;
+        let nowhere = self.sets.store.or_else(v4, v6)?;
+        let (inside, outside) = self.divide(flow, nowhere)?;
+        let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+        let done = inside.into_iter().map(|part| match loopback {
+            Some(device) if raw => {
+                (Routed::By(Way { device, gateway: None, broadcast: false, mtu: None }, None), part)
+            }
+            _ => (Routed::Unknown("a socket sends to no address".into()), part),
+        });
+        Ok((done.collect(), outside))
     }
 
     fn asking(&mut self, flow: &Flow, asked: &Asked) -> Mapping {

@@ -6,6 +6,7 @@ mod filter;
 mod nat;
 mod reject;
 mod route;
+mod special;
 
 use crate::engine::journey::Journey;
 use crate::model::{Answer, Decision, Outcome, Packet, Stage};
