@@ -7,10 +7,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use lab_core::engine::symbolic::{Flowed, Sending, Symbolic};
-use lab_core::model::{Lab, Packet, Payload, PortValue, TcpFlags, Transport};
+use lab_core::model::{Lab, Packet};
 use lab_core::space::{header, Error, Field, Header, Ref, Store};
 use lab_core::strategies;
-use lab_workspace::{compare, flows_of, told, Entrance, HEADER};
+use lab_workspace::{compare, flows_of, packet_of, told, Entrance, GAPS, HEADER};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::strategy::ValueTree;
@@ -48,34 +48,6 @@ fn entrances(lab: &Lab) -> (Vec<Entrance<'_>>, Vec<Entrance<'_>>) {
         come.extend(wired.map(|device| Entrance::Inject(host, device)));
     }
     (sent, come)
-}
-
-/// The packet of a header, like another in what a header does not tell; none
-/// if the packet model has no such.
-fn packet_of(header: &Header, like: &Packet) -> Option<Packet> {
-    let octet = |field: Field| header.get(field) as u8;
-    let port = |field: Field| PortValue::Is(header.get(field) as u16);
-    let v6 = header.get(Field::Family) == 1;
-    let address = |field: Field| match v6 {
-        true => IpAddr::V6(Ipv6Addr::from_bits(header.get(field))),
-        false => IpAddr::V4(Ipv4Addr::from_bits((header.get(field) >> 96) as u32)),
-    };
-    let (sport, dport) = (port(Field::Sport), port(Field::Dport));
-    let (kind, code, id) = (octet(Field::IcmpType), octet(Field::IcmpCode), PortValue::Is(7));
-    let transport = match (octet(Field::Protocol), v6) {
-        (6, _) => Transport::Tcp { sport, dport, flags: TcpFlags(octet(Field::TcpFlags)) },
-        (17, _) => Transport::Udp { sport, dport },
-        (132, _) => Transport::Sctp { sport, dport, init: octet(Field::SctpInit) == 1 },
-        (1, false) => Transport::Icmp { kind, code, id },
-        (58, true) => Transport::Icmp6 { kind, code, id },
-        (1 | 58, _) => return None,
-        (other, _) => Transport::Other(other),
-    };
-    let (src, dst) = (address(Field::Src), address(Field::Dst));
-    // An error without what it is about is none; and packets to their own
-    // source are not spoken of.
-    let made = Packet { src, dst, transport, tos: octet(Field::Tos), payload: Payload::Data, ..like.clone() };
-    (!transport.is_icmp_error() && src != dst).then_some(made)
 }
 
 /// A header with one field next to what it was.
@@ -293,9 +265,6 @@ const SHARDS: u64 = 16;
 
 /// How many parts an entrance's packets may fall into.
 const PARTS: usize = 3000;
-
-/// Where sets claim nothing though a single packet's way is known.
-const GAPS: [&str; 2] = ["a shifted port", "which destination port NAT picks"];
 
 #[test]
 fn every_packet_of_random_labs_is_in_the_set_that_the_stepper_says() {

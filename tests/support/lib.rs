@@ -10,13 +10,16 @@ pub use hypervisors::hypervisors;
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use lab_core::engine::explore;
 use lab_core::engine::journey::Journey;
 use lab_core::engine::stepper::{walk, Entry, Sender, World};
 use lab_core::engine::symbolic::{Ending, Flow, Flowed, Sending, Symbolic};
-use lab_core::model::{Decision, Host, Interface, Outcome, Packet, Place, Stage};
+use lab_core::model::{
+    Decision, Host, Interface, Outcome, Packet, Payload, Place, PortValue, Stage, TcpFlags, Transport,
+};
 use lab_core::space::{self, header, Field, Header, Source, Store};
 use lab_core::Lab;
 use tempfile::TempDir;
@@ -424,3 +427,34 @@ pub fn told(outcome: &Outcome) -> String {
         },
     }
 }
+
+/// The packet of a header, like another in what a header does not tell; none
+/// if the packet model has no such.
+pub fn packet_of(header: &Header, like: &Packet) -> Option<Packet> {
+    let octet = |field: Field| header.get(field) as u8;
+    let port = |field: Field| PortValue::Is(header.get(field) as u16);
+    let v6 = header.get(Field::Family) == 1;
+    let address = |field: Field| match v6 {
+        true => IpAddr::V6(Ipv6Addr::from_bits(header.get(field))),
+        false => IpAddr::V4(Ipv4Addr::from_bits((header.get(field) >> 96) as u32)),
+    };
+    let (sport, dport) = (port(Field::Sport), port(Field::Dport));
+    let (kind, code, id) = (octet(Field::IcmpType), octet(Field::IcmpCode), PortValue::Is(7));
+    let transport = match (octet(Field::Protocol), v6) {
+        (6, _) => Transport::Tcp { sport, dport, flags: TcpFlags(octet(Field::TcpFlags)) },
+        (17, _) => Transport::Udp { sport, dport },
+        (132, _) => Transport::Sctp { sport, dport, init: octet(Field::SctpInit) == 1 },
+        (1, false) => Transport::Icmp { kind, code, id },
+        (58, true) => Transport::Icmp6 { kind, code, id },
+        (1 | 58, _) => return None,
+        (other, _) => Transport::Other(other),
+    };
+    let (src, dst) = (address(Field::Src), address(Field::Dst));
+    // An error without what it is about is none; and packets to their own
+    // source are not spoken of.
+    let made = Packet { src, dst, transport, tos: octet(Field::Tos), payload: Payload::Data, ..like.clone() };
+    (!transport.is_icmp_error() && src != dst).then_some(made)
+}
+
+/// Where sets claim nothing though a single packet's way is known.
+pub const GAPS: [&str; 2] = ["a shifted port", "which destination port NAT picks"];

@@ -41,7 +41,7 @@ pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> Addre
     };
     match address {
         IpAddr::V4(v4) => {
-            if v4.octets()[0] == 0 || v4.is_broadcast() {
+            if v4.is_unspecified() || v4.is_broadcast() {
                 return AddressType::Broadcast;
             }
             if v4.is_multicast() {

@@ -88,11 +88,12 @@ fn decide_v4<'a>(
     src: Ipv4Addr,
     dst: Ipv4Addr,
 ) -> Input<'a> {
-    let zeronet = |a: Ipv4Addr| a.octets()[0] == 0;
+    // The rest of 0.0.0.0/8 is like any other since 5.3 (ipv4_is_zeronet).
+    let nowhere = |a: Ipv4Addr| a.is_unspecified();
     if src.is_multicast() || src.is_broadcast() {
         return Input::Dropped(Stage::MartianSource);
     }
-    let broadcast = || match zeronet(src) {
+    let broadcast = || match nowhere(src) {
         true => Input::Broadcast,
         // The way back is looked up without a source of its own.
         false => match validate_source(host, device, packet, None, None) {
@@ -104,10 +105,10 @@ fn decide_v4<'a>(
     if dst.is_broadcast() || (src.is_unspecified() && dst.is_unspecified()) {
         return broadcast();
     }
-    if zeronet(src) {
+    if nowhere(src) {
         return Input::Dropped(Stage::MartianSource);
     }
-    if zeronet(dst) {
+    if nowhere(dst) {
         return Input::Dropped(Stage::MartianDest);
     }
     if (dst.is_loopback() || src.is_loopback()) && !either(host, &device.name, "route_localnet") {
@@ -310,5 +311,5 @@ pub fn martian_v6(device: &Interface, packet: &Packet) -> bool {
     if own_scope && !loopback {
         return true;
     }
-    ((src.is_loopback() || dst.is_loopback()) && !loopback) || src.is_multicast() || dst.is_unspecified()
+    ((src.is_loopback() || dst.is_loopback()) && !loopback) || src.is_multicast()
 }

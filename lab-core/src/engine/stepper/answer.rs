@@ -9,7 +9,7 @@ use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
 use crate::model::{
     AddressType, Answer, AnswerKind, Decision, Frame, Hop, HopDirection, Host, Interface, Outcome, Packet,
-    PacketType, Scope, Stage,
+    PacketType, RouteKind, Scope, Stage,
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::icmp;
@@ -19,6 +19,16 @@ use crate::semantics::source;
 /// Whether the route for a flow says which source to use.
 fn named_source(host: &Host, flow: &Flow) -> bool {
     matches!(lookup(host, flow), Lookup::Found(route, _) if route.prefsrc.is_some())
+}
+
+/// Whether an address is known to be anybody's, so that no ICMPv6 error goes
+/// there: the first of a prefix on a link is that of all its routers
+/// (`ipv6_anycast_destination`).
+fn anycast(host: &Host, flow: &Flow) -> bool {
+    let Lookup::Found(route, hops) = lookup(host, flow) else { return false };
+    let on_link = route.kind == RouteKind::Unicast && hops.iter().all(|h| h.gateway.is_none());
+    let first = route.destination.prefix_len() < 127 && route.destination.network() == flow.dst;
+    route.kind == RouteKind::Anycast || (on_link && first)
 }
 
 impl<'a> Walk<'a, '_> {
@@ -185,6 +195,9 @@ impl<'a> Walk<'a, '_> {
             ports,
         };
         let (way, chosen) = self.route_out(host, &flow).ok()?;
+        if matches!(kind, AnswerKind::Icmp6(..)) && anycast(host, &flow) {
+            return None;
+        }
         let src = match (kind, src, packet.src, &about.device) {
             (AnswerKind::TcpReset, ..) => packet.dst,
             // ICMPv6 speaks as the device that the packet came in by, not as

@@ -77,6 +77,10 @@ impl<'a> Walk<'a, '_> {
             if dst.is_multicast() || dst.is_broadcast() {
                 let device = host.interface_with(src);
                 let Some(device) = device else { return Err(NoWay::Errno("ENETUNREACH")) };
+                // Delivered to members only, as from any other wire.
+                if dst.is_multicast() && device.kind == InterfaceKind::Loopback {
+                    return Err(NoWay::Unknown("multicast membership".into()));
+                }
                 return Ok((
                     Way {
                         device,
@@ -136,6 +140,19 @@ impl<'a> Walk<'a, '_> {
     ) -> Step<'a> {
         self.note_untold(host, packet.family());
         let socket = sender == Sender::Socket;
+        // To nowhere is to the host itself (ip_route_output_key_hash_rcu,
+        // rawv6_sendmsg). A socket's packet then says so, a raw one does not.
+        if packet.dst.is_unspecified() && device.is_none() {
+            let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+            return match loopback {
+                Some(device) if !socket && !packet.src.is_unspecified() => {
+                    let next_hop = packet.dst;
+                    let way = Way { device, next_hop, broadcast: false, local: true, mtu: None };
+                    self.local_out(host, way, Skb::new(packet))
+                }
+                _ => self.dropped(&host.name, Stage::Unmodelled("a socket sends to no address".into())),
+            };
+        }
         let flow = Flow {
             dst: packet.dst,
             src: (!packet.src.is_unspecified()).then_some(packet.src),

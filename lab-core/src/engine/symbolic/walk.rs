@@ -118,7 +118,11 @@ impl<'a> Symbolic<'a> {
             protocol: Some(if raw { Source::constant(Field::Protocol, 255) } else { flow.kind.1 }),
             ports: !raw,
         };
-        for (routed, part) in self.route_out(host, &flow, asked)? {
+        let (mut routed, others) = self.nowhere_bound(host, flow, raw)?;
+        for flow in others {
+            routed.extend(self.route_out(host, &flow, Asked { ..asked })?);
+        }
+        for (routed, part) in routed {
             let (way, src) = match routed {
                 Routed::By(way, src) => (way, src),
                 Routed::Errno(errno) => {

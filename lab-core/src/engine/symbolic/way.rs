@@ -70,8 +70,12 @@ impl<'a> Symbolic<'a> {
                 let all =
                     self.sets.store.is_address(Field::Dst, IpAddr::V4(std::net::Ipv4Addr::BROADCAST))?;
                 let either = self.sets.store.or_else(group, all)?;
-                let (inside, outside) = self.divide(flow.clone(), either)?;
-                flows = outside;
+                let mut inside = Vec::new();
+                for flow in std::mem::take(&mut flows) {
+                    let (these, others) = self.divide(flow, either)?;
+                    inside.extend(these);
+                    flows.extend(others);
+                }
                 for flow in inside {
                     let own: Vec<IpNet> = host
                         .interfaces
@@ -87,6 +91,9 @@ impl<'a> Symbolic<'a> {
                         for (parts, broadcast) in [(to_all, true), (to_group, false)] {
                             for part in parts {
                                 done.push(match device {
+                                    Some(d) if !broadcast && d.kind == InterfaceKind::Loopback => {
+                                        (Routed::Unknown("multicast membership".into()), part)
+                                    }
                                     Some(device) => {
                                         let way = Way { device, gateway: None, broadcast, mtu: None };
                                         (Routed::By(way, None), part)
@@ -108,6 +115,29 @@ impl<'a> Symbolic<'a> {
             }
         }
         Ok(done)
+    }
+
+    /// What a program of the host sends to nowhere goes to the host itself; and
+    /// the rest of the flow.
+    #[allow(clippy::type_complexity)]
+    pub(super) fn nowhere_bound(
+        &mut self,
+        host: &'a Host,
+        flow: Flow,
+        raw: bool,
+    ) -> Result<(Vec<(Routed<'a>, Flow)>, Vec<Flow>), Error> {
+        let v4 = self.sets.store.is_address(Field::Dst, IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))?;
+        let v6 = self.sets.store.is_address(Field::Dst, IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED))?;
+        let nowhere = self.sets.store.or_else(v4, v6)?;
+        let (inside, outside) = self.divide(flow, nowhere)?;
+        let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+        let done = inside.into_iter().map(|part| match loopback {
+            Some(device) if raw => {
+                (Routed::By(Way { device, gateway: None, broadcast: false, mtu: None }, None), part)
+            }
+            _ => (Routed::Unknown("a socket sends to no address".into()), part),
+        });
+        Ok((done.collect(), outside))
     }
 
     fn asking(&mut self, flow: &Flow, asked: &Asked) -> Mapping {
@@ -293,7 +323,7 @@ impl<'a> Symbolic<'a> {
     ) -> Result<(), Error> {
         let src = flow.now.ends.src;
         // What no route says: addresses that are nobody's by themselves.
-        let special = ["0.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"].into_iter();
+        let special = ["0.0.0.0/32", "224.0.0.0/4", "255.255.255.255/32"].into_iter();
         let special = special.filter_map(|net| net.parse::<IpNet>().ok());
         let nets = || host.routes.iter().map(|r| r.destination).chain(special).collect();
         let parts = self.by_address(&flow, src, nets, |a| {
@@ -507,7 +537,7 @@ fn near(lab: &Lab, host: &Host, device: &Interface) -> Vec<IpNet> {
     for receiver in behind(lab, host, device).receivers {
         of(receiver.host);
     }
-    for special in ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8"] {
+    for special in ["0.0.0.0/32", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "ff00::/8"] {
         nets.extend(special.parse::<IpNet>());
     }
     // A group has a link-layer address of its own.

@@ -161,7 +161,7 @@ impl Sets {
             result = self.store.choose(loopback, stage, result)?;
         }
         for (field, stage) in [(Field::Dst, Stage::MartianDest), (Field::Src, Stage::MartianSource)] {
-            let zero = self.prefix(field, "0.0.0.0/8")?;
+            let zero = self.prefix(field, "0.0.0.0/32")?;
             let stage = self.dropped(stage);
             result = self.store.choose(zero, stage, result)?;
         }
@@ -180,7 +180,7 @@ impl Sets {
     fn broadcast(&mut self, at: Entry) -> Set {
         let fine = self.outcome(Arrival::Broadcast);
         let judged = self.judged(at, None, false, Arrival::Broadcast)?;
-        let zero = self.prefix(Field::Src, "0.0.0.0/8")?;
+        let zero = self.prefix(Field::Src, "0.0.0.0/32")?;
         self.store.choose(zero, fine, judged)
     }
 
@@ -324,7 +324,7 @@ impl Sets {
     /// # Errors
     /// If the store's budget is used up.
     pub fn martians_v6(&mut self, device: &Interface) -> Set {
-        let mut parts = vec![self.prefix(Field::Src, "ff00::/8")?, self.prefix(Field::Dst, "::/128")?];
+        let mut parts = vec![self.prefix(Field::Src, "ff00::/8")?];
         if device.kind != InterfaceKind::Loopback {
             parts.push(self.prefix(Field::Src, "::1/128")?);
             parts.push(self.prefix(Field::Dst, "::1/128")?);

@@ -412,7 +412,7 @@ impl Sets {
                 Some(Route::Refused(kind)) => type_leaf(of_kind(*kind)),
                 _ => unicast,
             })?;
-            let zero = self.prefix(field, "0.0.0.0/8")?;
+            let zero = self.prefix(field, "0.0.0.0/32")?;
             let all = self.prefix(field, "255.255.255.255/32")?;
             let special = self.store.or_else(zero, all)?;
             let groups = self.prefix(field, "224.0.0.0/4")?;

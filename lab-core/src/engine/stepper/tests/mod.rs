@@ -7,6 +7,7 @@ mod layer2;
 mod nat;
 mod reject;
 mod route;
+mod special;
 mod tunnel;
 mod vrf;
 

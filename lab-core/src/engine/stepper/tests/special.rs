@@ -1,0 +1,47 @@
+//! Addresses that are special, and those that are not any more.
+
+use super::build::{ping, tcp, udp, Build};
+use super::{answer, seen, stage};
+use crate::engine::explore::Choices;
+use crate::engine::stepper::{walk, Entry, Sender, World};
+use crate::model::{AnswerKind, Outcome, Stage, TcpFlags};
+
+#[test]
+fn all_of_the_zero_net_but_its_first_address_is_forwarded_like_any_other() {
+    let mut lab = Build::line();
+    lab.route("router", "0.0.0.0/8 via 10.0.1.2 dev eth0");
+    let from = |src| [("router:eth0", udp((src, 1), ("10.0.2.2", 53)))];
+    assert_eq!(seen(&lab.send(&from("0.0.0.1"))).ttl, 63);
+    assert_eq!(*stage(&lab.send(&from("0.0.0.0"))), Stage::MartianSource);
+}
+
+#[test]
+fn what_a_raw_socket_sends_to_nowhere_comes_to_the_host_itself() {
+    let lab = Build::line();
+    for (src, nowhere) in [("10.0.1.2", "0.0.0.0"), ("fd01::2", "::")] {
+        let entry = Entry::Send("client".into(), Sender::Raw);
+        let packet = tcp((src, 1), (nowhere, 80), TcpFlags::SYN);
+        let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
+        assert!(journey.unknown.is_empty());
+        assert!(matches!(&journey.outcome, Outcome::Delivered { at, seen }
+                if at.to_string() == "client:lo" && seen.dst == packet.dst));
+    }
+}
+
+#[test]
+fn a_router_forwards_ipv6_to_nowhere_as_its_routes_say() {
+    let mut lab = Build::line();
+    let packet = || udp(("fd02::2", 1), ("::", 53));
+    let journey = lab.send(&[("router:eth1", packet())]);
+    assert_eq!(answer(&journey).kind, AnswerKind::Icmp6(1, 0));
+    lab.route("router", "blackhole ::/0");
+    assert_eq!(*stage(&lab.send(&[("router:eth1", packet())])), Stage::Blackhole);
+}
+
+#[test]
+fn no_icmpv6_error_goes_to_the_first_address_of_a_prefix() {
+    let lab = Build::line();
+    let from = |src| [("router:eth0", ping(src, "2001:db8::1"))];
+    assert_eq!(answer(&lab.send(&from("fd01::2"))).kind, AnswerKind::Icmp6(1, 0));
+    assert!(matches!(lab.send(&from("fd01::")).outcome, Outcome::Dropped { .. }));
+}

@@ -1,0 +1,135 @@
+//! Random labs, built for real in network namespaces: what the kernel does with
+//! packets is what is predicted from the snapshot that the tools print there.
+//!
+//! `LAB_KERNEL_MINUTES` says how long (1), `LAB_KERNEL_LABS` how many labs
+//! instead; `LAB_SEED` repeats a run, `LAB_KERNEL_LAB` runs one lab of it alone.
+//! Needs root, or user namespaces; where neither is to be had it says so and
+//! tests nothing.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod build;
+mod capture;
+mod compare;
+mod draw;
+mod filter;
+mod native;
+mod run;
+mod shrink;
+mod space;
+mod sys;
+mod tally;
+mod watch;
+mod wire;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime};
+
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::draw::Deck;
+use crate::tally::Tally;
+
+/// How many disagreements are made small and kept.
+const KEPT: usize = 6;
+
+/// How many packets tell whether the mix is healthy.
+const MANY: u64 = 2000;
+
+fn number<T: std::str::FromStr>(key: &str) -> Option<T> {
+    std::env::var(key).ok().and_then(|v| v.parse().ok())
+}
+
+fn runner(seed: u64, lab: u64) -> TestRunner {
+    let mut bytes = [7; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&lab.to_le_bytes());
+    let config = Config { failure_persistence: None, ..Config::default() };
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
+/// Runs one lab, and notes what disagrees.
+fn one(deck: &Deck, seed: u64, place: u64, tally: &mut Tally, wrong: &Mutex<Vec<String>>) {
+    let start = Instant::now();
+    let mut runner = runner(seed, place);
+    let lab = deck.lab(&mut runner);
+    tally.drawing += start.elapsed();
+    let found = match run::lab(&lab, deck, &mut runner, tally) {
+        Ok(found) => found,
+        Err(why) => {
+            *tally.skipped.entry(why).or_default() += 1;
+            return;
+        }
+    };
+    for (number, one) in found.into_iter().enumerate() {
+        let sent: Vec<String> = one
+            .probes
+            .iter()
+            .map(|p| {
+                let (length, df) = (p.packet.length, p.packet.df);
+                format!("{} at {} {:?}: {} length {length} df {df}", p.id, p.at, p.how, p.packet)
+            })
+            .collect();
+        let mut told = format!("lab {place}:\n  {}\n    {}", sent.join("\n  "), one.why);
+        let small =
+            !one.sets_alone && self::number("LAB_SHRINK") != Some(0) && wrong.lock().unwrap().len() < KEPT;
+        wrong.lock().unwrap().push(told.clone());
+        if small {
+            let (small, why) = shrink::shrink(&lab, &one.probes, one.why);
+            let folder = shrink::keep(&small, &one.probes, &format!("lab-kernel-{seed}-{place}-{number}"));
+            told += &format!("\n  made small: {}\n    {why}", folder.display());
+        }
+        println!("DISAGREES: seed {seed} {told}");
+    }
+}
+
+fn main() {
+    // A filter or a listing is meant for tests of the usual harness.
+    if std::env::args().any(|a| a == "--list") {
+        return;
+    }
+    if let Err(why) = space::allowed() {
+        println!("SKIPPED: this machine lets nobody make network namespaces: {why}");
+        return;
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let seed = number("LAB_SEED").unwrap_or(now);
+    let minutes: f64 = number("LAB_KERNEL_MINUTES").unwrap_or(1.0);
+    let labs: Option<u64> = number("LAB_KERNEL_LABS");
+    let only: Option<u64> = number("LAB_KERNEL_LAB");
+    println!("seed {seed}");
+    let start = Instant::now();
+    let (tally, wrong) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
+    let next = AtomicU64::new(only.unwrap_or(0));
+    let work = || {
+        let (deck, mut own) = (Deck::default(), Tally::default());
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let over = match (only, labs) {
+                (Some(only), _) => place > only,
+                (None, Some(labs)) => place >= labs,
+                (None, None) => start.elapsed() > Duration::from_secs_f64(minutes * 60.0),
+            };
+            if over {
+                break;
+            }
+            one(&deck, seed, place, &mut own, &wrong);
+        }
+        tally.lock().unwrap().add(own);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let (tally, wrong) = (tally.into_inner().unwrap(), wrong.into_inner().unwrap());
+    tally.print(seed, start.elapsed());
+    assert!(wrong.is_empty(), "{} disagree:\n{}", wrong.len(), wrong.join("\n"));
+    if tally.packets >= MANY {
+        let arrived = tally.arrived();
+        assert!(arrived > 1.0 / 3.0, "only {arrived:.2} of the packets arrived or left");
+        assert!(arrived < 2.0 / 3.0, "only {:.2} of the packets did not arrive", 1.0 - arrived);
+        assert!(tally.crossed * 2 > tally.packets, "few packets crossed a forwarding host");
+    }
+}

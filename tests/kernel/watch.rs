@@ -1,0 +1,269 @@
+//! Sending probes into a lab that runs, and seeing what becomes of them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use lab_core::model::{AnswerKind, How, Lab, Packet, Place, Probe};
+use lab_core::semantics::segment;
+
+use crate::build::{self, Built};
+use crate::sys;
+use crate::wire::{self, Sight};
+
+/// Protocols whose packets are listened for, by whether they are IPv6's.
+const PROTOCOLS: [(bool, &[u8]); 2] =
+    [(false, &[1, 4, 6, 17, 47, 50, 132, 255]), (true, &[4, 6, 17, 47, 50, 58, 132, 255])];
+
+/// How long a neighbour that does not answer is waited for.
+const NEIGHBOUR: Duration = Duration::from_millis(60);
+
+/// Where something was seen, whether it was leaving, what it was.
+pub struct Answered {
+    pub at: Place,
+    pub outgoing: bool,
+    pub kind: AnswerKind,
+    pub from: IpAddr,
+}
+
+/// A probe seen at an interface.
+pub struct Seen {
+    pub at: Place,
+    pub outgoing: bool,
+    /// Where it was going then.
+    pub dst: IpAddr,
+}
+
+/// What became of a probe.
+#[derive(Default)]
+pub struct Observed {
+    /// Where INPUT let it pass: the interface and the header.
+    pub delivered: Vec<(Place, Packet)>,
+    /// Where it left the lab.
+    pub out: Vec<(Place, Packet)>,
+    /// Errors about it.
+    pub answers: Vec<Answered>,
+    /// Where it was seen.
+    pub hops: Vec<Seen>,
+    /// Why the call that sends it failed.
+    pub refused: Option<String>,
+}
+
+impl Observed {
+    /// In a word, as `truth.json` has it.
+    pub fn name(&self) -> &'static str {
+        if !self.delivered.is_empty() {
+            "delivered"
+        } else if !self.out.is_empty() {
+            "forwarded-out"
+        } else if !self.answers.is_empty() {
+            "rejected"
+        } else {
+            "dropped"
+        }
+    }
+
+    /// Whether it came to a host that had to send it on: it went out again, or
+    /// was for somebody else.
+    pub fn crossed(&self, lab: &Lab) -> bool {
+        let wires = || self.hops.iter().filter(|hop| hop.at.iface != "lo");
+        wires().filter(|hop| !hop.outgoing).any(|hop| {
+            let local = lab.host(&hop.at.host).is_some_and(|h| h.interface_with(hop.dst).is_some());
+            !local || wires().any(|other| other.outgoing && other.at.host == hop.at.host)
+        })
+    }
+}
+
+/// The sockets of one namespace.
+struct Post {
+    sniffer: OwnedFd,
+    netlink: OwnedFd,
+    senders: [OwnedFd; 2],
+    listeners: Vec<(bool, u8, OwnedFd)>,
+    names: BTreeMap<u32, String>,
+}
+
+impl Post {
+    fn open(space: &crate::space::Space) -> std::io::Result<Self> {
+        space.enter();
+        let names = nix::net::if_::if_nameindex()?;
+        let names = names.iter().map(|i| (i.index(), i.name().to_string_lossy().into_owned())).collect();
+        let mut listeners = Vec::new();
+        for (v6, protocols) in PROTOCOLS {
+            for protocol in protocols {
+                listeners.push((v6, *protocol, sys::listener(v6, *protocol)?));
+            }
+        }
+        Ok(Post {
+            sniffer: sys::sniffer()?,
+            netlink: sys::netfilter()?,
+            senders: [sys::sender(false)?, sys::sender(true)?],
+            listeners,
+            names,
+        })
+    }
+
+    fn index(&self, name: &str) -> Option<u32> {
+        self.names.iter().find(|(_, n)| *n == name).map(|(index, _)| *index)
+    }
+
+    fn name(&self, index: u32) -> String {
+        self.names.get(&index).cloned().unwrap_or_default()
+    }
+}
+
+/// Everything that watches a lab.
+pub struct Watch<'a> {
+    /// The lab as captured.
+    lab: &'a Lab,
+    built: &'a Built,
+    posts: BTreeMap<String, Post>,
+    outside: Post,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Watch<'a> {
+    /// Opens sockets in every namespace.
+    pub fn open(lab: &'a Lab, built: &'a Built) -> std::io::Result<Self> {
+        let mut posts = BTreeMap::new();
+        for (name, space) in &built.hosts {
+            posts.insert(name.clone(), Post::open(space)?);
+        }
+        let outside = Post::open(&built.outside)?;
+        Ok(Watch { lab, built, posts, outside, buffer: vec![0; 1 << 16] })
+    }
+
+    /// Closes every socket, in the background: the kernel waits for its
+    /// processors at each.
+    pub fn close(self) {
+        let posts: Vec<Post> = self.posts.into_values().chain([self.outside]).collect();
+        std::thread::spawn(move || drop(posts));
+    }
+
+    /// Makes every host forget what earlier packets left.
+    pub fn forget(&mut self) {
+        for (name, post) in &self.posts {
+            sys::forget(&post.netlink).unwrap_or_else(|e| panic!("{name}: connections stay: {e}"));
+        }
+        self.built.hosts.values().for_each(|space| {
+            space.set("net.ipv4.route.flush", "1");
+            space.set("net.ipv6.route.flush", "1");
+        });
+    }
+
+    /// Sends a probe, and watches until nothing more comes of it.
+    pub fn send(&mut self, probe: &Probe, marker: u32, patience: Duration) -> Observed {
+        self.see(0, &mut Observed::default());
+        let refused = self.put(probe, marker).err();
+        let mut observed = Observed { refused, ..Observed::default() };
+        let start = Instant::now();
+        let mut asking = self.see(marker, &mut observed);
+        loop {
+            let settled =
+                !observed.delivered.is_empty() || !observed.out.is_empty() || !observed.answers.is_empty();
+            let wait = if asking && !settled { NEIGHBOUR.max(patience) } else { patience };
+            if start.elapsed() >= wait {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(500));
+            asking |= self.see(marker, &mut observed);
+        }
+        observed
+    }
+
+    fn put(&self, probe: &Probe, marker: u32) -> Result<(), String> {
+        let packet = &probe.packet;
+        let bytes = wire::bytes(packet, marker);
+        match &probe.how {
+            How::Originate(_) => {
+                let post = &self.posts[&probe.at];
+                let sender = &post.senders[usize::from(packet.dst.is_ipv6())];
+                sys::send(sender, &bytes, packet.src, packet.dst).map_err(|e| e.to_string())
+            }
+            How::Inject(iface, _) => {
+                let host = self.lab.host(&probe.at).ok_or("no such host")?;
+                let device = host.interface(iface).ok_or("no such interface")?;
+                let (src, dst) = segment::macs_towards(self.lab, host, device);
+                self.wire(&probe.at, iface, &wire::frame(src, dst, &bytes))
+            }
+        }
+    }
+
+    /// Puts a frame on the far end of the wire of an interface.
+    fn wire(&self, host: &str, iface: &str, frame: &[u8]) -> Result<(), String> {
+        let place = Place { host: host.to_owned(), iface: iface.to_owned() };
+        let (post, name) = match self.built.wires.get(&place) {
+            Some(name) => (&self.outside, name.clone()),
+            None => {
+                let end = self.lab.peers(host, iface).next().ok_or("no other end")?;
+                (&self.posts[&end.host], end.interface.clone())
+            }
+        };
+        let index = post.index(&name).ok_or("no such device")?;
+        sys::put(&post.sniffer, index, frame).map_err(|e| e.to_string())
+    }
+
+    /// Takes in what was seen; whether a neighbour was asked for.
+    fn see(&mut self, marker: u32, observed: &mut Observed) -> bool {
+        let mut asking = false;
+        for (host, post) in &self.posts {
+            while let Some(frame) = sys::sniff(&post.sniffer, &mut self.buffer) {
+                let bytes = &self.buffer[..frame.length];
+                asking |= frame.outgoing && asks(bytes);
+                let Some(sight) =
+                    bytes.get(14..).filter(|b| !b.is_empty()).and_then(|b| wire::sight(b, marker))
+                else {
+                    continue;
+                };
+                let at = Place { host: host.clone(), iface: post.name(frame.index) };
+                match sight {
+                    Sight::Probe(packet) | Sight::Outer(packet) => {
+                        observed.hops.push(Seen { at, outgoing: frame.outgoing, dst: packet.dst });
+                    }
+                    Sight::Answer(kind, from) => {
+                        observed.answers.push(Answered { at, outgoing: frame.outgoing, kind, from });
+                    }
+                }
+            }
+            for (v6, protocol, listener) in &post.listeners {
+                while let Some(got) = sys::take(listener, *v6, &mut self.buffer) {
+                    let mut bytes = self.buffer[..got.length].to_vec();
+                    if let Some((src, dst, hops, class)) = got.header {
+                        bytes = wire::with_header((src.into(), dst.into()), hops, class, *protocol, &bytes);
+                    }
+                    if let Some(Sight::Probe(packet)) = wire::sight(&bytes, marker) {
+                        let at = Place { host: host.clone(), iface: post.name(got.index) };
+                        observed.delivered.push((at, packet));
+                    }
+                }
+            }
+        }
+        while let Some(frame) = sys::sniff(&self.outside.sniffer, &mut self.buffer) {
+            let bytes = &self.buffer[..frame.length];
+            if frame.outgoing || frame.length <= 14 {
+                continue;
+            }
+            let name = self.outside.name(frame.index);
+            if let Some(answer) = wire::neighbour(bytes, build::far_end(&name)) {
+                // What does not get through is lost, as on any wire.
+                let _ = sys::put(&self.outside.sniffer, frame.index, &answer);
+                continue;
+            }
+            let Some((place, _)) = self.built.wires.iter().find(|(_, n)| **n == name) else { continue };
+            if let Some(Sight::Probe(packet) | Sight::Outer(packet)) = wire::sight(&bytes[14..], marker) {
+                observed.out.push((place.clone(), packet));
+            }
+        }
+        asking
+    }
+}
+
+/// Whether a frame asks for a neighbour.
+fn asks(frame: &[u8]) -> bool {
+    let arp = frame.get(12..14) == Some(&[0x08, 0x06]) && frame.get(20..22) == Some(&[0, 1]);
+    let nd =
+        frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&58) && frame.get(54) == Some(&135);
+    // A probe may look like a solicitation, but goes to no group of them.
+    arp || nd && frame.get(..3) == Some(&[0x33, 0x33, 0xff])
+}
