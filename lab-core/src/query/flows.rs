@@ -90,7 +90,7 @@ impl<'a> Asker<'a> {
             parts.push(store.value(Field::IcmpCode, 0)?);
             parts.push(store.value(Field::Tos, 0)?);
             let mut groups: Vec<IpNet> = Vec::new();
-            for group in ["224.0.0.0/4", "255.255.255.255/32", "ff00::/8"] {
+            for group in ["224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "0.0.0.0/32", "::/128"] {
                 groups.push(group.parse().map_err(|_| Error::Unfit(group.into()))?);
             }
             let routes = self.lab.all_hosts().flat_map(|h| &h.routes);

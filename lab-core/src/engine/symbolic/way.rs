@@ -126,9 +126,16 @@ impl<'a> Symbolic<'a> {
         flow: Flow,
         raw: bool,
     ) -> Result<(Vec<(Routed<'a>, Flow)>, Vec<Flow>), Error> {
-        let v4 = self.sets.store.is_address(Field::Dst, IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))?;
-        let v6 = self.sets.store.is_address(Field::Dst, IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED))?;
-        let nowhere = self.sets.store.or_else(v4, v6)?;
+        let store = &mut self.sets.store;
+        let mut nowhere = Ref::NONE;
+        for address in
+            [IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)]
+        {
+            let family = store.family(Family::of(address))?;
+            let to = store.is_address(Field::Dst, address)?;
+            let to = store.guard(family, to)?;
+            nowhere = store.or_else(nowhere, to)?;
+        }
         let (inside, outside) = self.divide(flow, nowhere)?;
         let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
         let done = inside.into_iter().map(|part| match loopback {
