@@ -99,8 +99,8 @@ fn main() {
         return;
     }
     let tools = ["ip", "bridge", "sysctl", "iptables-save", "nft", "ipset"];
-    let absent = |tool: &&str| Command::new(tool).arg("--version").output().is_err();
-    if let Some(tool) = tools.iter().find(absent) {
+    let absent = |tool: &str| Command::new(tool).arg("--version").output().is_err();
+    if let Some(tool) = tools.iter().find(|tool| absent(tool)) {
         println!("SKIPPED: `{tool}` is not installed, and the kernel is asked by it");
         return;
     }
