@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use lab_core::engine::symbolic::{Flowed, Sending, Symbolic};
 use lab_core::model::{How, Probe};
 use lab_core::query::predict::predict;
-use lab_core::space::Ref;
+use lab_core::space::{header, Field, Ref};
 use lab_core::{snapshot, Lab};
-use lab_workspace::{compare, flows_of, Entrance};
+use lab_workspace::{compare, flows_of, only, Entrance, Past};
 
 fn cases() -> Vec<PathBuf> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded")];
@@ -74,6 +74,76 @@ fn every_recorded_probe_is_in_the_set_that_the_stepper_says() {
     }
     println!("{probes} probes");
     assert!(probes > 300);
+    assert!(
+        wrong.is_empty(),
+        "{} wrong of {probes}\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(12)].join("\n")
+    );
+}
+
+/// The probes of a flow are sent one after the other: later ones meet the
+/// connections that earlier ones opened.
+#[test]
+fn every_later_probe_is_in_the_set_that_the_stepper_says() {
+    let (mut probes, mut open, mut wrong) = (0, 0, Vec::new());
+    for case in cases() {
+        let lab = Lab::open(&case).unwrap();
+        let all = snapshot::read_probes(&case).unwrap();
+        let mut engine = Symbolic::new(&lab);
+        for (at, (probe, prediction)) in all.iter().zip(predict(&lab, &all)).enumerate() {
+            let Some(flow) = &probe.flow else { continue };
+            let own = |p: &&Probe| p.id == *flow || p.flow.as_ref() == Some(flow);
+            let earlier: Vec<&Probe> = all[..at].iter().filter(own).collect();
+            let plain = |p: &&Probe| {
+                let asked = matches!(p.how, How::Originate(None) | How::Inject(_, None));
+                asked && p.packet.quoted().is_none() && p.packet.src != p.packet.dst
+            };
+            if !earlier.iter().copied().chain([probe]).all(|p| plain(&p)) {
+                continue;
+            }
+            let protocol = header(&probe.packet).get(Field::Protocol);
+            let mut pasts = vec![Past::default()];
+            let mut told = true;
+            for before in &earlier {
+                let sent = header(&before.packet);
+                let mut next = Vec::new();
+                for past in &pasts {
+                    let set = only(engine.store(), &sent).unwrap();
+                    let flows =
+                        entrance(&lab, before).flows_after(&mut engine, &before.packet, set, past).unwrap();
+                    for flowed in flows.iter().filter(|f| engine.store().lookup(f.flow.set, &sent) != 0) {
+                        match Past::of(flowed, &sent, protocol) {
+                            Some(past) => next.push(past),
+                            None => told = false,
+                        }
+                    }
+                }
+                pasts = next;
+            }
+            // A port that a kernel picked stands in no later header.
+            if !told {
+                open += 1;
+                continue;
+            }
+            let mut flows = Vec::new();
+            for past in &pasts {
+                let (all, store) = (engine.headers().unwrap(), engine.store());
+                let of_protocol = store.value(Field::Protocol, protocol).unwrap();
+                let set = store.guard(of_protocol, all).unwrap();
+                flows.extend(
+                    entrance(&lab, probe).flows_after(&mut engine, &probe.packet, set, past).unwrap(),
+                );
+            }
+            probes += 1;
+            let here = flows_of(engine.store(), &flows, &probe.packet, false).unwrap();
+            if let Err(why) = compare(&here, &prediction.ways) {
+                wrong.push(format!("{} {}: {}: {why}", case.display(), probe.id, probe.packet));
+            }
+        }
+    }
+    println!("{probes} later probes, {open} after a port that a kernel picked");
+    assert!(probes > 60, "{probes}");
     assert!(
         wrong.is_empty(),
         "{} wrong of {probes}\n{}",

@@ -8,6 +8,7 @@ mod hypervisors;
 
 pub use hypervisors::hypervisors;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,11 +17,11 @@ use std::path::{Path, PathBuf};
 use lab_core::engine::explore;
 use lab_core::engine::journey::Journey;
 use lab_core::engine::stepper::{walk, Entry, Sender, World};
-use lab_core::engine::symbolic::{Ending, Flow, Flowed, Sending, Symbolic};
+use lab_core::engine::symbolic::{Connection, Ending, Ends, Flow, Flowed, Sending, Symbolic};
 use lab_core::model::{
     Decision, Host, Interface, Outcome, Packet, Payload, Place, PortValue, Stage, TcpFlags, Transport,
 };
-use lab_core::space::{self, header, Field, Header, Source, Store};
+use lab_core::space::{self, header, Field, Header, Ref, Source, Store};
 use lab_core::Lab;
 use tempfile::TempDir;
 
@@ -225,8 +226,25 @@ impl<'a> Entrance<'a> {
     /// As the engine.
     pub fn flows(self, engine: &mut Symbolic<'a>, like: &Packet) -> Result<Vec<Flowed>, space::Error> {
         let set = engine.headers()?;
+        self.flows_after(engine, like, set, &Past::default())
+    }
+
+    /// The same of some packets, after others.
+    ///
+    /// # Errors
+    /// As the engine.
+    pub fn flows_after(
+        self,
+        engine: &mut Symbolic<'a>,
+        like: &Packet,
+        set: Ref,
+        past: &Past,
+    ) -> Result<Vec<Flowed>, space::Error> {
         let mut flow = Flow::new(set, like.ttl, like.length, like.mark);
         flow.now.df = like.df;
+        flow.world = past.world.clone();
+        flow.supposed = past.supposed.clone();
+        flow = flow.possibly(&past.reasons).claimless(&past.unknown);
         match self {
             Entrance::Send(host, sending) => engine.send(host, flow, sending),
             Entrance::Inject(host, device) => engine.inject(host, device, flow),
@@ -245,6 +263,60 @@ impl<'a> Entrance<'a> {
         let explored = explore::all(256, |choices| walk(lab, &mut World::default(), choices, &entry, packet));
         (!explored.cut).then_some(explored.results)
     }
+}
+
+/// What one packet left behind: the hosts' connections, and what was supposed
+/// on its way.
+#[derive(Clone, Default)]
+pub struct Past {
+    world: BTreeMap<String, Vec<Connection>>,
+    supposed: Vec<(String, usize)>,
+    reasons: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl Past {
+    /// What a packet with this header left behind by this flow, for packets of a
+    /// protocol; none if a kernel picked a port that no header tells.
+    pub fn of(flowed: &Flowed, sent: &Header, protocol: u128) -> Option<Past> {
+        let known = |source: Source| {
+            let picked = source.field == Field::FreshPort && source.mask == 0;
+            (!picked).then(|| Source::constant(source.field, value(source, sent)))
+        };
+        let ends = |ends: Ends| {
+            Some(Ends {
+                src: known(ends.src)?,
+                dst: known(ends.dst)?,
+                sport: known(ends.sport)?,
+                dport: known(ends.dport)?,
+            })
+        };
+        let flow = &flowed.flow;
+        let mut world = flow.world.clone();
+        for connection in world.values_mut().flatten() {
+            connection.original = ends(connection.original)?;
+            connection.reply = ends(connection.reply)?;
+            // Packets know their own protocol as what they were sent with.
+            let same = value(connection.protocol, sent) == protocol;
+            if connection.protocol.mask != 0 || !same {
+                connection.protocol = known(connection.protocol)?;
+            }
+        }
+        let (supposed, reasons) = (flow.supposed.clone(), flow.reasons.clone());
+        Some(Past { world, supposed, reasons, unknown: flow.unknown.clone() })
+    }
+}
+
+/// The packets that have exactly this header.
+///
+/// # Errors
+/// As the store.
+pub fn only(store: &mut Store, sent: &Header) -> Result<Ref, space::Error> {
+    let mut parts = Vec::new();
+    for field in HEADER {
+        parts.push(store.value(field, sent.get(field))?);
+    }
+    store.all_of(&parts)
 }
 
 /// What a field of the header is at the end.
