@@ -1,7 +1,7 @@
 //! `nft list ruleset`: native nf_tables rule sets, as people paste them.
 //!
 //! The text is read into the same objects that `nft -j list ruleset` prints,
-//! and these by [`nft_json`](super::nft_json): there is one meaning for both.
+//! and these by [`nft_json`]: there is one meaning for both.
 
 mod block;
 mod cursor;
