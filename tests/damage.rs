@@ -263,6 +263,34 @@ fn a_set_that_is_not_told_leaves_the_answer_open() {
     assert_eq!(trace.code, 1);
 }
 
+/// Asks for a trace that was certain, without one of the files.
+fn open_without(network: &str, question: [&str; 2], gone: &str) {
+    let lab = Scratch::recorded(network);
+    let before = lab.ask("trace", &question);
+    assert!(!before.out.contains("possible, not certain"), "{network}: {}", before.out);
+    std::fs::remove_file(lab.at(gone)).unwrap();
+    let trace = lab.ask("trace", &question);
+    assert!(trace.out.contains("\npossible, not certain; it depends on:\n"), "{gone}: {}", trace.out);
+}
+
+#[test]
+fn vlans_and_wireguard_devices_that_are_not_told_leave_the_answer_open() {
+    open_without("vlan-bridge", ["h1", "h2"], "hosts/sw/bridge-vlan.json");
+    open_without("wireguard", ["lb", "10.33.236.2"], "hosts/wb/wireguard.dump");
+}
+
+#[test]
+fn a_macvlan_whose_lower_device_nothing_names_leaves_the_answer_open() {
+    let lab = Scratch::recorded("macvlan");
+    let text = lab.read("lab.toml");
+    let bare = text.split("[[macvlan]]").next().unwrap_or_default().to_owned();
+    lab.write("lab.toml", bare);
+    let show = lab.ask("show", &[]);
+    assert!(show.out.contains("the device below ct1:eth0"), "{}", show.out);
+    let trace = lab.ask("trace", &["peer", "ct1"]);
+    assert!(trace.out.contains("the device below"), "{}", trace.out);
+}
+
 #[test]
 fn links_or_routes_that_are_not_told_leave_the_answer_open() {
     for gone in ["link.json", "route.json", ""] {

@@ -154,7 +154,7 @@ fn neighbours_and_forwarding_entries_survive_printing() {
 fn vlans_and_wireguard_devices_survive_printing() {
     law(
         "bridge-vlan.json",
-        |t| bridge_vlan::parse("f", t).unwrap(),
+        |t| bridge_vlan::parse("f", t).unwrap().0,
         |v| bridge_vlan::print(v.iter().map(|(name, vlans)| (name.as_str(), vlans.as_slice()))),
     );
     law(

@@ -80,6 +80,13 @@ impl Scratch {
         scratch
     }
 
+    /// A copy of a recorded network.
+    pub fn recorded(name: &str) -> Self {
+        let scratch = Scratch { folder: tempfile::tempdir().unwrap() };
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded").join(name), &scratch.path());
+        scratch
+    }
+
     /// Two hosts, `a` (10.0.0.1) and `b` (10.0.0.2), wired together by their
     /// `eth0`, that have every file a host can have, and no rules.
     pub fn pair() -> Self {

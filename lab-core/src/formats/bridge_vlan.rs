@@ -6,15 +6,22 @@ use serde_json::Value;
 
 use super::json::{self, Object};
 use super::Error;
-use crate::model::BridgeVlan;
+use crate::model::{BridgeVlan, Origin, Unmodelled};
 
-/// Reads the VLANs of each device, by its name.
+/// The VLANs of each device, by its name.
+pub type Vlans = BTreeMap<String, Vec<BridgeVlan>>;
+
+/// Settings of a VLAN that change nothing for single packets.
+const HARMLESS: [&str; 2] = ["mcast_router", "mcast_max_groups"];
+
+/// Reads the VLANs of each device, by its name, and what of them is not
+/// modelled.
 ///
 /// # Errors
 ///
 /// JSON that is broken, or a field that is missing or of the wrong sort.
-pub fn parse(file: &str, text: &str) -> Result<BTreeMap<String, Vec<BridgeVlan>>, Error> {
-    let mut devices: BTreeMap<String, Vec<BridgeVlan>> = BTreeMap::new();
+pub fn parse(file: &str, text: &str) -> Result<(Vlans, Vec<Unmodelled>), Error> {
+    let (mut devices, mut unmodelled) = (Vlans::new(), Vec::new());
     for mut device in json::objects(file, text)? {
         let vlans = devices.entry(device.required("ifname")?).or_default();
         for mut entry in device.objects("vlans")?.unwrap_or_default() {
@@ -26,10 +33,18 @@ pub fn parse(file: &str, text: &str) -> Result<BTreeMap<String, Vec<BridgeVlan>>
             if last >= 4096 {
                 return Err(entry.wrong("vlan", &Value::from(last), "a VLAN"));
             }
+            for (key, value) in &entry.map {
+                let usual = (key == "state" && value == "forwarding") || *value == Value::Bool(false);
+                if !usual && !HARMLESS.contains(&key.as_str()) {
+                    let origin = Origin { file: file.into(), line: entry.line };
+                    let text = format!("VLAN {first} {key} {value}");
+                    unmodelled.push(Unmodelled { origin, what: "VLAN setting of a port".into(), text });
+                }
+            }
             vlans.extend((first..=last).map(|id| BridgeVlan { id, pvid, untagged }));
         }
     }
-    Ok(devices)
+    Ok((devices, unmodelled))
 }
 
 /// Prints the VLANs of devices, one device a line.
@@ -65,12 +80,14 @@ mod tests {
 
     #[test]
     fn reads_and_prints() {
-        let devices = parse("bridge-vlan.json", TEXT).unwrap();
+        let (devices, unmodelled) = parse("bridge-vlan.json", TEXT).unwrap();
+        assert!(unmodelled.is_empty());
         assert_eq!(devices["tap0"][0], BridgeVlan { id: 30, pvid: false, untagged: false });
         assert_eq!(devices["tap0"][1], BridgeVlan { id: 200, pvid: true, untagged: false });
         assert_eq!(print(devices.iter().map(|(name, vlans)| (name.as_str(), vlans.as_slice()))), TEXT);
-        let range =
-            parse("f", r#"[{"ifname":"p","vlans":[{"vlan":2,"vlanEnd":4}]},{"ifname":"q"}]"#).unwrap();
+        let text = r#"[{"ifname":"p","vlans":[{"vlan":2,"vlanEnd":4,"state":"blocking"}]},{"ifname":"q"}]"#;
+        let (range, unmodelled) = parse("f", text).unwrap();
+        assert_eq!(unmodelled[0].text, "VLAN 2 state \"blocking\"");
         assert_eq!(range["p"].iter().map(|v| v.id).collect::<Vec<_>>(), [2, 3, 4]);
         assert!(range["q"].is_empty());
     }

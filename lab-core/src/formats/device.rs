@@ -11,18 +11,7 @@ use crate::addr::Family;
 use crate::model::{Bond, MacvlanMode, Tunnel, TunnelKind, VlanTag};
 
 /// Fields of a tunnel device that do not decide where a packet goes.
-const TUNNEL_HARMLESS: [&str; 10] = [
-    "icsum",
-    "iseq",
-    "encap_limit",
-    "flowlabel",
-    "flowinfo",
-    "tclass",
-    "flags",
-    "erspan_ver",
-    "6rd-prefixlen",
-    "hoplimit",
-];
+const TUNNEL_HARMLESS: [&str; 5] = ["encap_limit", "flowinfo", "flowlabel", "tclass", "6rd-prefixlen"];
 
 /// A tunnel's settings, and what of them is not modelled, by name.
 type Read = Result<(Tunnel, Vec<(String, Value)>), Error>;
@@ -40,10 +29,16 @@ pub(super) fn print_vlan(tag: VlanTag) -> Object {
     data
 }
 
-pub(super) fn bond(data: Option<Fields<'_>>) -> Result<Bond, Error> {
-    let Some(mut data) = data else { return Ok(Bond { mode: "balance-rr".into(), active: None }) };
+/// A bond, and what of it is not modelled: ports that stand by and take frames
+/// all the same, and a mode that sends by all ports.
+pub(super) fn bond(data: Option<Fields<'_>>) -> Result<(Bond, Option<Value>), Error> {
+    let Some(mut data) = data else { return Ok((Bond { mode: "balance-rr".into(), active: None }, None)) };
     let mode = data.word("mode")?.unwrap_or_else(|| "balance-rr".into());
-    Ok(Bond { mode, active: data.string("active_slave")? })
+    let strange = match data.flag("all_slaves_active")? {
+        true => Some(Value::from("all_slaves_active")),
+        false => (mode == "broadcast").then(|| Value::from("broadcast")),
+    };
+    Ok((Bond { mode, active: data.string("active_slave")? }, strange))
 }
 
 pub(super) fn print_bond(bond: &Bond) -> Object {
@@ -100,6 +95,8 @@ fn end(data: &mut Fields<'_>, key: &str) -> Result<Option<IpAddr>, Error> {
 pub(super) fn tunnel(kind: TunnelKind, data: Option<Fields<'_>>) -> Read {
     let mut tunnel = Tunnel::new(kind);
     let Some(mut data) = data else { return Ok((tunnel, Vec::new())) };
+    // Both ends must agree on these, or packets are lost on arrival.
+    let agreed = ["icsum", "ocsum", "iseq", "oseq"].map(|key| (key, data.map.get(key).cloned()));
     tunnel.local = end(&mut data, "local")?;
     tunnel.remote = end(&mut data, "remote")?;
     tunnel.link = data.string("link")?;
@@ -109,10 +106,15 @@ pub(super) fn tunnel(kind: TunnelKind, data: Option<Fields<'_>>) -> Read {
     tunnel.key_out = key(&mut data, "okey")?;
     tunnel.checksum = data.flag("ocsum")?;
     tunnel.sequence = data.flag("oseq")?;
+    data.map.retain(|key, _| key != "icsum" && key != "iseq");
     if kind.outer() == Family::Ipv6 {
         tunnel.encap_limit = !data.flag("ip6_tnl_f_ign_encap_limit")?;
     }
-    match data.word("ttl")?.as_deref() {
+    let ttl = match data.word("ttl")? {
+        Some(ttl) => Some(ttl),
+        None => data.word("hoplimit")?,
+    };
+    match ttl.as_deref() {
         None | Some("inherit") => {}
         Some(word) => match word.parse() {
             Ok(ttl) => tunnel.ttl = ttl,
@@ -135,7 +137,9 @@ pub(super) fn tunnel(kind: TunnelKind, data: Option<Fields<'_>>) -> Read {
         let known = TUNNEL_HARMLESS.contains(&key.as_str());
         (!off(value) && !plain && !known).then(|| (format!("{} {key}", kind.name()), value.clone()))
     };
-    let left = data.map.iter().filter_map(strange).collect();
+    let mut left: Vec<(String, Value)> = data.map.iter().filter_map(strange).collect();
+    let agreed = agreed.into_iter().filter_map(|(key, value)| Some((key, value.filter(|v| !off(v))?)));
+    left.extend(agreed.map(|(key, value)| (format!("{} {key}", kind.name()), value)));
     Ok((tunnel, left))
 }
 

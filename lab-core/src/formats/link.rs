@@ -151,7 +151,11 @@ impl Reader<'_> {
             Some("bridge") => InterfaceKind::Bridge(self.bridge(data)?),
             Some("vxlan") => InterfaceKind::Vxlan(self.vxlan(data)?),
             Some("dummy") => InterfaceKind::Dummy,
-            Some("bond") => InterfaceKind::Bond(device::bond(data)?),
+            Some("bond") => {
+                let (bond, strange) = device::bond(data)?;
+                strange.iter().for_each(|value| self.unmodelled("bond setting".into(), value));
+                InterfaceKind::Bond(bond)
+            }
             Some("wireguard") => InterfaceKind::Wireguard(Wireguard::default()),
             Some(word) => match self.layered(word, data)? {
                 Some(kind) => kind,
@@ -397,6 +401,25 @@ mod tests {
         let what: Vec<&str> = unmodelled.iter().map(|u| u.what.as_str()).collect();
         assert_eq!(what, ["vxlan external", "vxlan gbp", "bridge port neigh_suppress"]);
         assert!(!links[0].port.as_ref().unwrap().forwarding);
+    }
+
+    #[test]
+    fn what_a_layered_device_does_beyond_the_model_is_kept() {
+        let what = |kind: &str, data: &str| -> Vec<String> {
+            let text = format!(
+                r#"[{{"ifindex":2,"ifname":"d","flags":[],"linkinfo":{{"info_kind":"{kind}","info_data":{data}}}}}]"#
+            );
+            parse("link.json", &text).unwrap().1.into_iter().map(|u| u.what).collect()
+        };
+        // Both ends must agree on checksums and sequence numbers.
+        assert_eq!(what("gre", r#"{"ttl":64,"icsum":true,"ocsum":true}"#), ["gre icsum", "gre ocsum"]);
+        assert_eq!(what("gre", r#"{"ttl":64,"tos":"inherit"}"#), ["gre tos"]);
+        assert_eq!(what("gre", r#"{"ttl":64,"pmtudisc":true}"#), [""; 0]);
+        assert_eq!(what("bond", r#"{"mode":"broadcast"}"#), ["bond setting"]);
+        assert_eq!(what("bond", r#"{"mode":"active-backup","all_slaves_active":1}"#), ["bond setting"]);
+        assert_eq!(what("macvlan", r#"{"mode":"source"}"#), ["device macvlan"]);
+        let bridge = r#"{"vlan_filtering":1,"vlan_protocol":"802.1ad"}"#;
+        assert_eq!(what("bridge", bridge), ["bridge VLAN protocol"]);
     }
 
     #[test]

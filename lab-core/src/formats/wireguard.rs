@@ -32,7 +32,7 @@ pub fn parse(file: &str, text: &str) -> Result<BTreeMap<String, Wireguard>, Erro
                 };
                 devices.insert((*name).to_owned(), device);
             }
-            [name, public, preshared, endpoint, allowed, _heard, _received, _sent, keepalive] => {
+            [name, public, preshared, endpoint, allowed, heard, _received, _sent, keepalive] => {
                 let Some(device) = devices.get_mut(*name) else { return Err(wrong("the device of a peer")) };
                 let endpoint = match none(endpoint) {
                     true => None,
@@ -52,6 +52,7 @@ pub fn parse(file: &str, text: &str) -> Result<BTreeMap<String, Wireguard>, Erro
                 device.peers.push(WireguardPeer {
                     public_key: (*public).to_owned(),
                     preshared: !none(preshared),
+                    heard: *heard != "0",
                     endpoint,
                     allowed,
                     keepalive,
@@ -64,7 +65,7 @@ pub fn parse(file: &str, text: &str) -> Result<BTreeMap<String, Wireguard>, Erro
 }
 
 /// Prints devices as they are read; keys and counters that are not kept are
-/// hidden or 0.
+/// hidden or 0, the time of the last handshake 1.
 pub fn print<'a>(devices: impl IntoIterator<Item = (&'a str, &'a Wireguard)>) -> String {
     let mut text = String::new();
     for (name, device) in devices {
@@ -75,11 +76,12 @@ pub fn print<'a>(devices: impl IntoIterator<Item = (&'a str, &'a Wireguard)>) ->
             let or = |word: String, none: &str| if word.is_empty() { none.to_owned() } else { word };
             let _ = writeln!(
                 text,
-                "{name}\t{}\t{}\t{}\t{}\t0\t0\t0\t{}",
+                "{name}\t{}\t{}\t{}\t{}\t{}\t0\t0\t{}",
                 peer.public_key,
                 if peer.preshared { "(hidden)" } else { "(none)" },
                 or(peer.endpoint.map(|e| e.to_string()).unwrap_or_default(), "(none)"),
                 or(nets.join(","), "(none)"),
+                u8::from(peer.heard),
                 or(peer.keepalive.map(|k| k.to_string()).unwrap_or_default(), "off"),
             );
         }
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "wg0\t(hidden)\taGVsbG8=\t51820\t0x10\n\
-        wg0\tcGVlcg==\t(none)\t10.0.0.1:51820\t10.0.7.2/32,fd00::/64\t0\t0\t0\t25\n\
+        wg0\tcGVlcg==\t(none)\t10.0.0.1:51820\t10.0.7.2/32,fd00::/64\t1\t0\t0\t25\n\
         wg0\tb3RoZXI=\t(hidden)\t(none)\t(none)\t0\t0\t0\toff\n";
 
     #[test]
@@ -101,6 +103,7 @@ mod tests {
         let wg0 = &devices["wg0"];
         assert_eq!((wg0.port, wg0.mark, wg0.peers.len()), (51820, 0x10, 2));
         assert_eq!(wg0.peer("fd00::9".parse().unwrap()).unwrap().public_key, "cGVlcg==");
+        assert!(wg0.peers[0].heard && !wg0.peers[1].heard);
         assert!(wg0.peer("10.0.7.3".parse().unwrap()).is_none());
         assert_eq!(print(devices.iter().map(|(name, device)| (name.as_str(), device))), TEXT);
     }

@@ -236,6 +236,9 @@ pub struct WireguardPeer {
     pub public_key: String,
     /// Whether a preshared key is used, too.
     pub preshared: bool,
+    /// Whether both have ever shaken hands. Where not, nothing is claimed of what
+    /// is sent to it.
+    pub heard: bool,
     /// Where it was last heard of; none: not known, so nothing is sent.
     pub endpoint: Option<SocketAddr>,
     /// What it may send, and what is sent to it.

@@ -86,11 +86,11 @@ impl Unmodelled {
     /// What a file is called that lies in a host's folder and is not read.
     pub const UNREAD: &'static str = "file that is not read";
 
-    /// Whether only packets that meet the thing itself depend on it: a device
-    /// or a port, which say so when a packet comes by, or a file that is not
+    /// Whether only packets that meet the thing itself depend on it: a device,
+    /// which says so when a packet comes by, or a file that is not
     /// read. Everything else may decide about any packet of the host.
     pub fn stands_apart(&self) -> bool {
-        self.what.starts_with("device ") || self.what.starts_with("bridge VLAN") || self.what == Self::UNREAD
+        self.what.starts_with("device ") || self.what == Self::UNREAD
     }
 }
 

@@ -5,7 +5,7 @@
 //! is hooked in, in the order of their own priorities.
 
 use crate::addr::Family;
-use crate::model::{Backend, Chain, ChainKind, Hook, Host, Rule, Table};
+use crate::model::{Backend, Chain, ChainKind, Expression, Hook, Host, Match, Statement, Table, Target};
 
 /// What runs at a hook.
 #[derive(Clone, Debug)]
@@ -45,18 +45,39 @@ pub fn ambiguous(host: &Host, hook: Hook, family: Family) -> bool {
 }
 
 /// Whether a host's rules are known to need connection tracking: it has NAT,
-/// or asks for a connection (`nf_ct_netns_get`).
+/// or asks about a connection (`nf_ct_netns_get`).
 pub fn tracks(host: &Host) -> bool {
-    let asks = |rule: &Rule| {
-        let word = |w: &str| matches!(w, "conntrack" | "state" | "ct" | "connmark" | "CONNMARK" | "CT");
-        let apart = |c: char| !c.is_ascii_alphanumeric() && c != '_';
-        rule.text.split(apart).any(word)
+    let asks = |statement: &Statement| match statement {
+        Statement::Match(Match::Conntrack(_) | Match::Connmark(_)) => true,
+        Statement::Match(Match::Nft(condition)) => about_connection(&condition.left),
+        Statement::Target(Target::Connmark(_) | Target::Notrack { .. } | Target::CtZone { .. }) => true,
+        Statement::Target(Target::VerdictMap { key, .. }) => about_connection(key),
+        Statement::Match(_) | Statement::Target(_) => false,
     };
-    host.ruleset
-        .tables
-        .iter()
-        .flat_map(|t| &t.chains)
-        .any(|chain| chain.base.is_some_and(|b| b.kind == ChainKind::Nat) || chain.rules.iter().any(asks))
+    host.ruleset.tables.iter().flat_map(|t| &t.chains).any(|chain| {
+        let nat = chain.base.is_some_and(|b| b.kind == ChainKind::Nat);
+        nat || chain.rules.iter().flat_map(|r| &r.statements).any(asks)
+    })
+}
+
+/// Whether what an nft rule compares is certainly a connection's, or partly.
+fn about_connection(expression: &Expression) -> bool {
+    match expression {
+        Expression::CtState
+        | Expression::CtStatus
+        | Expression::CtDirection
+        | Expression::CtMark
+        | Expression::CtAddress(..)
+        | Expression::CtPort(..) => true,
+        Expression::Concat(parts) => parts.iter().any(about_connection),
+        Expression::And(a, b) | Expression::Or(a, b) | Expression::Xor(a, b) => {
+            about_connection(a) || about_connection(b)
+        }
+        Expression::ShiftLeft(a, _) | Expression::ShiftRight(a, _) | Expression::Map(a, _) => {
+            about_connection(a)
+        }
+        _ => false,
+    }
 }
 
 /// What runs at a hook of a host for a family, in order. Of equal priorities

@@ -9,6 +9,7 @@
 
 pub mod addrtype;
 pub mod br_netfilter;
+pub mod bridge;
 pub mod conntrack;
 pub mod context;
 pub mod header;

@@ -1,11 +1,13 @@
-//! What GRE, IPIP, SIT and ip6tnl wrap packets in, and what fits
+//! What VXLAN, GRE, IPIP, SIT, ip6tnl and WireGuard wrap packets in, what fits,
+//! and where it goes
 //! (`net/ipv4/ip_tunnel.c`, `ip_gre.c`, `ipip.c`, `net/ipv6/sit.c`,
 //! `ip6_tunnel.c`, `ip6_gre.c`).
 
 use std::net::IpAddr;
 
-use crate::addr::Family;
-use crate::model::{AnswerKind, Host, Interface, InterfaceKind, Tunnel, TunnelKind};
+use super::segment::behind;
+use crate::addr::{Family, Mac};
+use crate::model::{AnswerKind, FdbEntry, Host, Interface, InterfaceKind, Lab, Tunnel, TunnelKind, Vxlan};
 
 /// The least MTU of IPv6, in bytes.
 const MTU_V6: u32 = 1280;
@@ -19,9 +21,58 @@ pub fn protocol(tunnel: &Tunnel, inner: Family) -> u8 {
     }
 }
 
+/// What the outer headers of VXLAN take, in bytes: IP, UDP, VXLAN, Ethernet.
+pub fn vxlan_overhead(outer: Family) -> u32 {
+    ip_header(outer) + 8 + 8 + 14
+}
+
+/// The length of WireGuard's outer packet, in bytes: the packet is filled up
+/// to a multiple of sixteen that the device's MTU allows; IP, UDP, a header and
+/// a tag come on top (`drivers/net/wireguard/send.c`).
+pub fn wireguard_length(outer: Family, device: &Interface, inner: u32) -> u32 {
+    let padded = inner.next_multiple_of(16).min(device.mtu.max(inner));
+    padded + ip_header(outer) + 8 + 16 + 16
+}
+
+fn ip_header(family: Family) -> u32 {
+    match family {
+        Family::Ipv4 => 20,
+        Family::Ipv6 => 40,
+    }
+}
+
+/// Where a VXLAN device sends a frame: address, UDP port and network identifier.
+pub type Vtep = (IpAddr, u16, u32);
+
+/// Where frames to an address go: the table's entry, else the default
+/// destinations; of several, the one behind which the receiver sits. The second
+/// is whether no other gets it.
+pub fn vtep(lab: &Lab, host: &Host, device: &Interface, vxlan: &Vxlan, mac: Mac) -> (Option<Vtep>, bool) {
+    let of =
+        |e: &FdbEntry| e.destination.map(|d| (d, e.port.unwrap_or(vxlan.port), e.vni.unwrap_or(vxlan.vni)));
+    let entries = |wanted: Mac| {
+        host.fdb.iter().filter(move |e| e.interface == device.name && e.mac == wanted).filter_map(of)
+    };
+    if !mac.is_group() {
+        if let Some(found) = entries(mac).next() {
+            return (Some(found), true);
+        }
+    }
+    let mut defaults: Vec<Vtep> = entries(Mac::ZERO).collect();
+    let own = vxlan.remote.map(|r| (r, vxlan.port, vxlan.vni));
+    defaults.extend(own.filter(|own| !defaults.contains(own)));
+    if defaults.len() <= 1 {
+        return (defaults.first().copied(), true);
+    }
+    let owner = behind(lab, host, device).owner(mac);
+    let found = owner
+        .and_then(|receiver| defaults.iter().find(|(to, ..)| receiver.host.interface_with(*to).is_some()));
+    (found.or(defaults.first()).copied(), found.is_some())
+}
+
 /// The ends and protocols of packets that a host's tunnels take: outer source
 /// and destination, none for any.
-pub fn taken(host: &Host, family: Family) -> Vec<(Option<IpAddr>, Option<IpAddr>, u8)> {
+pub fn accepted(host: &Host, family: Family) -> Vec<(Option<IpAddr>, Option<IpAddr>, u8)> {
     let of = |i: &Interface| match &i.kind {
         InterfaceKind::Tunnel(tunnel) if i.up && tunnel.kind.outer() == family => {
             let ends = |inner| (tunnel.remote, tunnel.local, protocol(tunnel, inner));

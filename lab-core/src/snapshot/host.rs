@@ -70,12 +70,12 @@ fn devices(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         Some(text) => {
             let file = folder.shown("addr.json");
             for (name, addresses) in address::parse(&file, &text)? {
-                if host.unknown.contains(&Part::Links)
-                    || (addresses.is_empty() && host.interface(&name).is_none())
-                {
+                if addresses.is_empty() && host.interface(&name).is_none() {
                     continue;
                 }
-                device_named(host, &file, &text, &name)?.addresses = addresses;
+                if let Some(device) = device_named(host, &file, &text, &name)? {
+                    device.addresses = addresses;
+                }
             }
         }
     }
@@ -89,11 +89,20 @@ fn devices(folder: &Folder, host: &mut Host) -> Result<(), Error> {
     }
     if let Some(text) = folder.read("bridge-vlan.json")? {
         let file = folder.shown("bridge-vlan.json");
-        for (name, vlans) in bridge_vlan::parse(&file, &text)? {
-            if host.unknown.contains(&Part::Links) {
-                break;
+        let (devices, unmodelled) = bridge_vlan::parse(&file, &text)?;
+        host.unmodelled.extend(unmodelled);
+        for (name, vlans) in devices {
+            if let Some(device) = device_named(host, &file, &text, &name)? {
+                device.vlans = vlans;
             }
-            device_named(host, &file, &text, &name)?.vlans = vlans;
+        }
+    } else {
+        let filters = |i: &&Interface| matches!(&i.kind, InterfaceKind::Bridge(b) if b.vlan_filtering);
+        if let Some(bridge) = host.interfaces.iter().find(filters) {
+            let origin = Origin { file: folder.shown("bridge-vlan.json").into(), line: 0 };
+            let what = "VLANs of a bridge that filters them, of which `bridge -j vlan show` is missing";
+            let text = bridge.name.clone();
+            host.unmodelled.push(Unmodelled { origin, what: what.into(), text });
         }
     }
     wireguard(folder, host)?;
@@ -105,10 +114,9 @@ fn wireguard(folder: &Folder, host: &mut Host) -> Result<(), Error> {
     let file = folder.shown("wireguard.dump");
     if let Some(text) = folder.read("wireguard.dump")? {
         for (name, settings) in wireguard::parse(&file, &text)? {
-            if host.unknown.contains(&Part::Links) {
-                break;
+            if let Some(device) = device_named(host, &file, &text, &name)? {
+                device.kind = InterfaceKind::Wireguard(settings);
             }
-            device_named(host, &file, &text, &name)?.kind = InterfaceKind::Wireguard(settings);
         }
     }
     for interface in &mut host.interfaces {
@@ -122,21 +130,24 @@ fn wireguard(folder: &Folder, host: &mut Host) -> Result<(), Error> {
     Ok(())
 }
 
-/// The device that a file names, which link.json must list.
+/// The device that a file names, which link.json must list; none where that
+/// is missing.
 fn device_named<'h>(
     host: &'h mut Host,
     file: &str,
     text: &str,
     name: &str,
-) -> Result<&'h mut Interface, Error> {
-    match host.interfaces.iter_mut().find(|i| i.name == name) {
-        Some(interface) => Ok(interface),
-        None => {
-            let kind = ErrorKind::Dangling { what: "interface in link.json".into(), name: name.to_owned() };
-            let line = text.lines().position(|l| l.contains(name)).map_or(1, |n| n as u32 + 1);
-            Err(crate::formats::Error::new(file, line, name, kind).into())
-        }
+) -> Result<Option<&'h mut Interface>, Error> {
+    let told = !host.unknown.contains(&Part::Links);
+    let found = host.interfaces.iter_mut().find(|i| i.name == name);
+    if found.is_none() && told {
+        let kind = ErrorKind::Dangling { what: "interface in link.json".into(), name: name.to_owned() };
+        // A word of its own, in JSON or between tabs.
+        let word = |line: &str| line.split(['"', '\t']).any(|word| word == name);
+        let line = text.lines().position(word).map_or(1, |n| n as u32 + 1);
+        return Err(crate::formats::Error::new(file, line, name, kind).into());
     }
+    Ok(found)
 }
 
 fn routing(folder: &Folder, host: &mut Host) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use crate::formats::observed::Observed;
 use crate::formats::{lab_toml, observed, probes};
-use crate::model::{Endpoint, Host, Lab, Part, Probe};
+use crate::model::{Endpoint, Host, Interface, InterfaceKind, Lab, Origin, Part, Probe, Unmodelled};
 
 use folder::Folder;
 
@@ -67,17 +67,34 @@ pub fn open(path: &Path) -> Result<Lab, Error> {
         host.kind = kind;
         host.parent = parent;
     }
+    let mut unmodelled = declared.unmodelled;
+    for host in hosts.values() {
+        unmodelled.extend(host.interfaces.iter().filter_map(|i| unplaced(host, i, &declared.macvlans)));
+    }
     let lab = Lab {
         name: declared.name.unwrap_or_else(|| root.name()),
         description: declared.description,
         hosts: hosts.into_iter().map(|(name, host)| (name, host.into())).collect(),
         links: declared.links,
         macvlans: declared.macvlans,
-        unmodelled: declared.unmodelled,
+        unmodelled,
     };
     let macvlans = lab.macvlans.iter().flat_map(|(lower, upper)| [lower, upper]);
     check_ends(&lab, &text, lab.links.iter().flat_map(|l| &l.endpoints).chain(macvlans))?;
     Ok(lab)
+}
+
+/// A device that sits on one of another host, which nothing names: frames
+/// there may be for it.
+fn unplaced(host: &Host, device: &Interface, macvlans: &[(Endpoint, Endpoint)]) -> Option<Unmodelled> {
+    let sits = matches!(device.kind, InterfaceKind::Vlan(_) | InterfaceKind::Macvlan(_));
+    let named = |(_, upper): &(Endpoint, Endpoint)| upper.host == host.name && upper.interface == device.name;
+    if !sits || device.link.is_some() || macvlans.iter().any(named) {
+        return None;
+    }
+    let origin = Origin { file: format!("hosts/{}/link.json", host.name).into(), line: 0 };
+    let what = format!("the device below {}:{}", host.name, device.name);
+    Some(Unmodelled { origin, what, text: device.kind.to_string() })
 }
 
 /// Reads a snapshot's `probes.json`.

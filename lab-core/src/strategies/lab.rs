@@ -119,17 +119,20 @@ fn bridged() -> BoxedStrategy<Lab> {
         dressed(server, false, Rules::Few),
         dressed(other, false, Rules::None),
     )
-        .prop_map(|(client, router, server, other)| {
-            wired(
-                vec![client, router, server, other],
-                &[
-                    &[("client", "eth0"), ("router", "eth0")],
-                    &[("router", "p1"), ("server", "eth0")],
-                    &[("router", "p2"), ("other", "eth0")],
-                ],
-            )
-        })
+        .prop_map(behind_bridge)
         .boxed()
+}
+
+/// Wires a client to a router, and two hosts to the ports of its bridge.
+pub(super) fn behind_bridge((client, router, server, other): (Host, Host, Host, Host)) -> Lab {
+    wired(
+        vec![client, router, server, other],
+        &[
+            &[("client", "eth0"), ("router", "eth0")],
+            &[("router", "p1"), ("server", "eth0")],
+            &[("router", "p2"), ("other", "eth0")],
+        ],
+    )
 }
 
 /// Two routers in a row, and what lies outside behind the second.

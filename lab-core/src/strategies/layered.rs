@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::host::{dressed, nic, Rules};
-use super::lab::{bridge, host, toward, wired, CLIENT, ROUTER, SERVER};
+use super::lab::{behind_bridge, bridge, host, toward, wired, CLIENT, ROUTER, SERVER};
 use crate::addr::Family;
 use crate::model::{
     Bond, BridgeVlan, Endpoint, Host, Interface, InterfaceKind, Lab, MacvlanMode, PolicyAction, PolicyRule,
@@ -112,16 +112,7 @@ fn filtering() -> BoxedStrategy<Lab> {
                 dressed(other, false, Rules::Few),
             )
         })
-        .prop_map(|(client, router, server, other)| {
-            wired(
-                vec![client, router, server, other],
-                &[
-                    &[("client", "eth0"), ("router", "eth0")],
-                    &[("router", "p1"), ("server", "eth0")],
-                    &[("router", "p2"), ("other", "eth0")],
-                ],
-            )
-        })
+        .prop_map(behind_bridge)
         .boxed()
 }
 
@@ -234,6 +225,7 @@ fn wireguard() -> BoxedStrategy<Lab> {
                     peers: vec![WireguardPeer {
                         public_key: peer.into(),
                         preshared: false,
+                        heard: true,
                         endpoint: endpoint.parse().ok(),
                         allowed: [allowed, "fd09::/64"].iter().filter_map(|n| n.parse().ok()).collect(),
                         keepalive: None,

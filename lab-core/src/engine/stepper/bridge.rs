@@ -8,10 +8,11 @@ use super::send::VLAN_TAG;
 use super::skb::{Bridged, Skb};
 use super::{Step, Walk};
 use crate::addr::Mac;
-use crate::model::{Frame, Hook, HopDirection, Host, Interface, Stage, VlanTag};
+use crate::model::{Frame, Hook, HopDirection, Host, Interface, Stage};
 use crate::semantics::br_netfilter::filters;
+use crate::semantics::bridge::towards;
 use crate::semantics::input::{self, Input};
-use crate::semantics::segment::{behind_tagged, owns_mac, ports, resolve, Resolved};
+use crate::semantics::segment::{owns_mac, ports, resolve, Resolved};
 use crate::semantics::vlan;
 
 impl<'a> Walk<'a, '_> {
@@ -147,9 +148,17 @@ impl<'a> Walk<'a, '_> {
                 None => return self.dropped(&host.name, Stage::BridgeVlan),
             }
         }
-        let port = match self.port_towards(host, bridge, from, frame.dst, &skb.tags) {
-            Ok(port) => port,
+        let ports = match towards(self.lab, host, bridge, from, frame.dst, &skb.tags) {
+            Ok(ports) => ports,
             Err(stage) => return self.dropped(&host.name, stage),
+        };
+        let port = match ports.as_slice() {
+            [only] => only,
+            several => {
+                let what =
+                    format!("{}: which port of {} leads to {} outside", host.name, bridge.name, frame.dst);
+                several[self.suppose(several.len(), what)]
+            }
         };
         skb.tags = vlan::egress(bridge, port, std::mem::take(&mut skb.tags)).unwrap_or_default();
         if from.is_some() && skb.bridged.is_some() && skb.tags.is_empty() {
@@ -178,81 +187,6 @@ impl<'a> Walk<'a, '_> {
         }
         let frame = Frame { packet: skb.packet.clone(), tags: skb.tags.clone(), ..frame };
         self.device_out(host, port, frame, skb)
-    }
-
-    fn port_towards(
-        &mut self,
-        host: &'a Host,
-        bridge: &'a Interface,
-        from: Option<&'a Interface>,
-        mac: Mac,
-        tags: &[VlanTag],
-    ) -> Result<&'a Interface, Stage> {
-        let lab = self.lab;
-        let egress = |p: &Interface| vlan::egress(bridge, p, tags.to_vec());
-        let hairpin = |p: &Interface| p.port.as_ref().is_some_and(|s| s.hairpin);
-        let isolated = |p: &Interface| p.port.as_ref().is_some_and(|s| s.isolated);
-        let may = |p: &&'a Interface| match from {
-            None => true,
-            Some(from) if from.name == p.name => hairpin(p),
-            Some(from) => !(isolated(from) && isolated(p)),
-        };
-        let own: Vec<&'a Interface> =
-            host.interfaces.iter().filter(|i| ports(host, &bridge.name).any(|p| p.name == i.name)).collect();
-        let allowed: Vec<&'a Interface> =
-            own.iter().copied().filter(may).filter(|p| egress(p).is_some()).collect();
-        let there = |p: &'a Interface| behind_tagged(lab, host, p, &egress(p).unwrap_or_default());
-        let listed = |local: bool| {
-            host.fdb.iter().find(|e| {
-                e.mac == mac
-                    && e.master.as_deref() == Some(&bridge.name)
-                    && e.vlan.is_none_or(|id| tags.first().is_none_or(|tag| tag.id == id))
-                    && e.fixed == local
-                    && !e.local
-            })
-        };
-        if mac.is_group() {
-            return match allowed.as_slice() {
-                [] => Err(Stage::BridgeNoPort),
-                [only] => Ok(only),
-                _ => Err(Stage::Unmodelled(format!("a frame to every port of {}", bridge.name))),
-            };
-        }
-        if let Some(entry) = listed(true) {
-            return allowed.iter().copied().find(|p| p.name == entry.interface).ok_or(Stage::BridgeNoPort);
-        }
-        let leads = |p: &&&'a Interface| there(p).owner(mac).is_some();
-        if let Some(port) = allowed.iter().find(leads) {
-            let settings = port.port.clone().unwrap_or_default();
-            let known = listed(false).is_some_and(|e| e.interface == port.name);
-            return match (settings.flood || known, settings.learning) {
-                (true, _) => Ok(port),
-                (false, false) => Err(Stage::BridgeNoPort),
-                (false, true) => Err(Stage::Unmodelled(format!(
-                    "whether {} knows {mac} behind {}",
-                    bridge.name, port.name
-                ))),
-            };
-        }
-        if own.iter().any(|p| leads(&p)) {
-            return Err(Stage::BridgeNoPort);
-        }
-        if let Some(entry) = listed(false) {
-            if let Some(port) = allowed.iter().find(|p| p.name == entry.interface) {
-                return Ok(port);
-            }
-        }
-        // Nobody in the lab has the address: flooded to all, taken by none,
-        // unless a port leads out.
-        let out: Vec<_> = allowed.iter().filter(|p| there(p).open).collect();
-        match (out.is_empty(), allowed.is_empty()) {
-            (false, _) => {
-                let what = format!("{}: which port of {} leads to {mac} outside", host.name, bridge.name);
-                Ok(out[self.suppose(out.len(), what)])
-            }
-            (true, true) => Err(Stage::BridgeNoPort),
-            (true, false) => Err(Stage::NotMyMac),
-        }
     }
 }
 

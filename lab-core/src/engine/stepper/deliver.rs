@@ -7,7 +7,7 @@ use super::receive::kept;
 use super::skb::Skb;
 use super::{Step, Walk};
 use crate::model::{Hook, Host, Interface, Outcome, Packet, Payload, Place};
-use crate::semantics::tunnel::taken;
+use crate::semantics::tunnel::accepted;
 
 impl<'a> Walk<'a, '_> {
     /// The INPUT hook, then the socket (`ip_local_deliver`). The socket of a
@@ -30,7 +30,7 @@ impl<'a> Walk<'a, '_> {
                 let ours = |(from, to, number): &(_, _, u8)| {
                     *number == transport.protocol() && is(*from, src) && is(*to, dst)
                 };
-                if taken(host, skb.packet.family()).iter().any(ours) {
+                if accepted(host, skb.packet.family()).iter().any(ours) {
                     self.unknown.push(format!("{}: a packet for a tunnel that none sent", host.name));
                 }
             }

@@ -211,7 +211,7 @@ impl<'a> Walk<'a, '_> {
         if !v4 && !turns_back && link_local(skb.packet.src) {
             return self.answer(host, &skb, AnswerKind::Icmp6(1, 2), by(Stage::MartianSource), false);
         }
-        let mtu = route.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);
+        let mtu = way.mtu();
         if skb.packet.on_wire() > mtu && (skb.packet.df || !v4) {
             let kind = if v4 { AnswerKind::Icmp(3, 4) } else { AnswerKind::Icmp6(2, 0) };
             return self.answer(host, &skb, kind, by(Stage::Mtu), false);

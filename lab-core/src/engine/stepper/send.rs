@@ -36,6 +36,14 @@ pub(super) struct Way<'a> {
     pub mtu: Option<u32>,
 }
 
+impl Way<'_> {
+    /// The MTU there, in bytes: the route's, which is never more than the
+    /// device's.
+    pub fn mtu(&self) -> u32 {
+        self.mtu.unwrap_or(self.device.mtu).min(self.device.mtu)
+    }
+}
+
 /// Why a look-up for a packet of the host's own failed.
 pub(super) enum NoWay {
     /// The errno name that the sending call gets.

@@ -1,7 +1,9 @@
 //! GRE, IPIP, SIT and ip6tnl: into the tunnel and out of it
 //! (`net/ipv4/ip_tunnel.c`).
 
-use super::send::NoWay;
+use std::net::IpAddr;
+
+use super::send::{NoWay, Way};
 use super::skb::Skb;
 use super::{Step, Walk};
 use crate::addr::{Family, Mac};
@@ -12,7 +14,65 @@ use crate::model::{
 use crate::semantics::routing::Flow;
 use crate::semantics::tunnel::{protocol, room, taker, tells_of_no_route, too_big};
 
+/// Why a tunnel's outer packet has no way.
+pub(super) enum NoOuter {
+    /// There is no route.
+    Route,
+    /// Anything else.
+    Other(Stage),
+}
+
 impl<'a> Walk<'a, '_> {
+    /// The way and the source of a tunnel's outer packet, which must not lead
+    /// into the tunnel again.
+    pub(super) fn outer_way(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        flow: &Flow,
+    ) -> Result<(Way<'a>, IpAddr), NoOuter> {
+        if self.tunnels.contains(&(host.name.clone(), device.name.clone())) {
+            return Err(NoOuter::Other(Stage::TunnelLoop));
+        }
+        match self.route_out(host, flow) {
+            Ok((way, _)) if way.device.name == device.name => Err(NoOuter::Other(Stage::TunnelLoop)),
+            Ok(found) => Ok(found),
+            Err(NoWay::Errno(_)) => Err(NoOuter::Route),
+            Err(NoWay::Unknown(why)) => Err(NoOuter::Other(Stage::Unmodelled(why))),
+        }
+    }
+
+    /// Sends a tunnel's outer packet.
+    pub(super) fn wrapped(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        way: Way<'a>,
+        outer: Packet,
+    ) -> Step<'a> {
+        self.tunnels.push((host.name.clone(), device.name.clone()));
+        self.events.push(Event::Encapsulated {
+            host: host.name.clone(),
+            device: device.name.clone(),
+            outer: Box::new(outer.clone()),
+        });
+        self.local_out(host, way, Skb::new(outer))
+    }
+
+    /// A frame comes out of a tunnel, with a mark.
+    pub(super) fn unwrapped(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        frame: Frame,
+        mark: u32,
+    ) -> Step<'a> {
+        self.tunnels.pop();
+        self.events.push(Event::Decapsulated { host: host.name.clone(), device: device.name.clone() });
+        let skb = Skb::new(Packet { mark, ..frame.packet.clone() });
+        Step::Arrive(host, device, frame, skb)
+    }
+
     /// Wraps a packet, or a frame, and sends the outer packet, which is one of
     /// the host's own. The mark stays.
     pub(super) fn tunnel_out(
@@ -23,10 +83,6 @@ impl<'a> Walk<'a, '_> {
         frame: Frame,
         skb: Skb,
     ) -> Step<'a> {
-        let name = (host.name.clone(), device.name.clone());
-        if self.tunnels.contains(&name) {
-            return self.dropped(&host.name, Stage::TunnelLoop);
-        }
         let inner = skb.packet.family();
         if tunnel.inside.is_some_and(|only| only != inner) && !tunnel.kind.is_ethernet() {
             return self.dropped(&host.name, Stage::Silent);
@@ -47,9 +103,9 @@ impl<'a> Walk<'a, '_> {
             protocol: Some(number),
             ports: None,
         };
-        let (way, src) = match self.route_out(host, &flow) {
+        let (way, src) = match self.outer_way(host, device, &flow) {
             Ok(found) => found,
-            Err(NoWay::Errno(_)) if tells_of_no_route(tunnel) && skb.leaves_by.is_some() => {
+            Err(NoOuter::Route) if tells_of_no_route(tunnel) && skb.leaves_by.is_some() => {
                 let v4 = inner == Family::Ipv4;
                 let kind = if v4 { AnswerKind::Icmp(3, 1) } else { AnswerKind::Icmp6(1, 3) };
                 let by = Decision::Stage { host: host.name.clone(), stage: Stage::HostUnreachable };
@@ -61,14 +117,10 @@ impl<'a> Walk<'a, '_> {
                     step => step,
                 };
             }
-            Err(NoWay::Errno(_)) => return self.dropped(&host.name, Stage::NoRoute),
-            Err(NoWay::Unknown(why)) => return self.dropped(&host.name, Stage::Unmodelled(why)),
+            Err(NoOuter::Route) => return self.dropped(&host.name, Stage::NoRoute),
+            Err(NoOuter::Other(stage)) => return self.dropped(&host.name, stage),
         };
-        if way.device.name == device.name {
-            return self.dropped(&host.name, Stage::TunnelLoop);
-        }
-        let below = way.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);
-        let (df, room) = room(tunnel, device, below, inner, skb.packet.df);
+        let (df, room) = room(tunnel, device, way.mtu(), inner, skb.packet.df);
         if let Some(kind) = too_big(tunnel, inner, skb.packet.df, skb.packet.on_wire(), room) {
             // A bridged frame has no route to answer by.
             if skb.leaves_by.is_none() {
@@ -93,13 +145,7 @@ impl<'a> Walk<'a, '_> {
                 false => Payload::Tunnelled { key: tunnel.key_out, packet: Box::new(skb.packet) },
             },
         };
-        self.tunnels.push(name);
-        self.events.push(Event::Encapsulated {
-            host: host.name.clone(),
-            device: device.name.clone(),
-            outer: Box::new(outer.clone()),
-        });
-        self.local_out(host, way, Skb::new(outer))
+        self.wrapped(host, device, way, outer)
     }
 
     /// Takes the packet out again at the tunnel that has these ends.
@@ -117,18 +163,14 @@ impl<'a> Walk<'a, '_> {
             let by = Decision::Stage { host: host.name.clone(), stage: Stage::TunnelUnknown };
             return self.answer(host, &skb, kind, by, true);
         };
-        self.tunnels.pop();
-        self.events.push(Event::Decapsulated { host: host.name.clone(), device: device.name.clone() });
         let mark = skb.packet.mark;
-        let mut frame = match skb.packet.payload {
+        let frame = match skb.packet.payload {
             Payload::Ethernet { frame, .. } => *frame,
             Payload::Tunnelled { packet, .. } => {
                 Frame { src: Mac::ZERO, dst: Mac::ZERO, tags: Vec::new(), packet: *packet }
             }
             _ => return self.dropped(&host.name, Stage::TunnelUnknown),
         };
-        frame.packet.mark = mark;
-        let skb = Skb::new(frame.packet.clone());
-        Step::Arrive(host, device, frame, skb)
+        self.unwrapped(host, device, frame, mark)
     }
 }

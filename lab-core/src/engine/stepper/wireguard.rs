@@ -1,23 +1,17 @@
-//! WireGuard: encrypting and decrypting (`drivers/net/wireguard`). Both ends
-//! are taken to have shaken hands.
+//! WireGuard: encrypting and decrypting (`drivers/net/wireguard`). Peers that
+//! have shaken hands before are taken to do so again.
 
-use super::send::NoWay;
 use super::skb::Skb;
+use super::tunnel::NoOuter;
 use super::{Step, Walk};
 use crate::addr::{Family, Mac};
-use crate::engine::journey::Event;
 use crate::model::{
     AnswerKind, Decision, Frame, Host, Interface, InterfaceKind, Outcome, Packet, Payload, PortValue, Stage,
     Transport, Wireguard,
 };
 use crate::semantics::icmp::default_ttl;
 use crate::semantics::routing::Flow;
-
-/// UDP's header, WireGuard's, and the tag that authenticates, in bytes.
-const OVERHEAD: u32 = 8 + 16 + 16;
-
-/// Packets are filled up to a multiple of this many bytes.
-const PADDING: u32 = 16;
+use crate::semantics::tunnel::wireguard_length;
 
 impl<'a> Walk<'a, '_> {
     /// Encrypts a packet for the peer that its destination belongs to
@@ -29,10 +23,6 @@ impl<'a> Walk<'a, '_> {
         settings: &'a Wireguard,
         skb: Skb,
     ) -> Step<'a> {
-        let name = (host.name.clone(), device.name.clone());
-        if self.tunnels.contains(&name) {
-            return self.dropped(&host.name, Stage::TunnelLoop);
-        }
         let peer = settings.peer(skb.packet.dst);
         let Some((peer, endpoint)) = peer.and_then(|p| p.endpoint.map(|e| (p, e))) else {
             let v4 = skb.packet.family() == Family::Ipv4;
@@ -47,6 +37,10 @@ impl<'a> Walk<'a, '_> {
                 step => step,
             };
         };
+        if !peer.heard {
+            // The first packet asks for a handshake, which must get there and back.
+            self.unknown.push(format!("{}: whether {} shakes hands with its peer", host.name, device.name));
+        }
         let (remote, family) = (endpoint.ip(), Family::of(endpoint.ip()));
         let transport =
             Transport::Udp { sport: PortValue::Is(settings.port), dport: PortValue::Is(endpoint.port()) };
@@ -61,22 +55,17 @@ impl<'a> Walk<'a, '_> {
             protocol: Some(17),
             ports: transport.ports(),
         };
-        let (way, src) = match self.route_out(host, &flow) {
+        let (way, src) = match self.outer_way(host, device, &flow) {
             Ok(found) => found,
-            Err(NoWay::Errno(_)) => return self.dropped(&host.name, Stage::NoRoute),
-            Err(NoWay::Unknown(why)) => return self.dropped(&host.name, Stage::Unmodelled(why)),
+            Err(NoOuter::Route) => return self.dropped(&host.name, Stage::NoRoute),
+            Err(NoOuter::Other(stage)) => return self.dropped(&host.name, stage),
         };
-        if way.device.name == device.name {
-            return self.dropped(&host.name, Stage::TunnelLoop);
-        }
-        let header = if family == Family::Ipv4 { 20 } else { 40 };
-        let padded = skb.packet.on_wire().next_multiple_of(PADDING).min(device.mtu.max(skb.packet.on_wire()));
         let outer = Packet {
             src,
             dst: remote,
             ttl: default_ttl(host, family),
             tos: 0,
-            length: padded + OVERHEAD + header,
+            length: wireguard_length(family, device, skb.packet.on_wire()),
             df: false,
             fragment: None,
             mark: settings.mark,
@@ -87,13 +76,7 @@ impl<'a> Walk<'a, '_> {
                 packet: Box::new(skb.packet),
             },
         };
-        self.tunnels.push(name);
-        self.events.push(Event::Encapsulated {
-            host: host.name.clone(),
-            device: device.name.clone(),
-            outer: Box::new(outer.clone()),
-        });
-        self.local_out(host, way, Skb::new(outer))
+        self.wrapped(host, device, way, outer)
     }
 
     /// Decrypts a packet at the device that it is for; the peer that sent it
@@ -116,11 +99,7 @@ impl<'a> Walk<'a, '_> {
         if settings.peer(packet.src).is_none_or(|peer| peer.public_key != from) {
             return self.dropped(&host.name, Stage::WireguardAllowedIps);
         }
-        self.tunnels.pop();
-        self.events.push(Event::Decapsulated { host: host.name.clone(), device: device.name.clone() });
-        let packet = Packet { mark: 0, ..*packet };
-        let skb = Skb::new(packet.clone());
-        let frame = Frame { src: Mac::ZERO, dst: Mac::ZERO, tags: Vec::new(), packet };
-        Step::Arrive(host, device, frame, skb)
+        let frame = Frame { src: Mac::ZERO, dst: Mac::ZERO, tags: Vec::new(), packet: *packet };
+        self.unwrapped(host, device, frame, 0)
     }
 }

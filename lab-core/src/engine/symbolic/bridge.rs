@@ -4,9 +4,10 @@ use super::engine::Symbolic;
 use super::flow::{Bridged, Flow, HookEnds, Way};
 use super::way::VLAN_TAG;
 use crate::addr::{Family, Mac};
-use crate::model::{Hook, HopDirection, Host, Interface, Stage, VlanTag};
+use crate::model::{Hook, HopDirection, Host, Interface, Stage};
 use crate::semantics::br_netfilter::filters;
-use crate::semantics::segment::{behind_tagged, owns_mac, ports, Resolved};
+use crate::semantics::bridge::towards;
+use crate::semantics::segment::{owns_mac, ports, Resolved};
 use crate::semantics::sets::{Arrival, Entry};
 use crate::semantics::vlan;
 use crate::space::Error;
@@ -173,7 +174,7 @@ impl<'a> Symbolic<'a> {
                 }
             }
         }
-        let towards = match self.ports_towards(host, bridge, from, macs.1, &flow.tags) {
+        let ports = match towards(self.lab, host, bridge, from, macs.1, &flow.tags) {
             Ok(ports) => ports,
             Err(stage) => {
                 self.dropped(flow, &host.name, stage);
@@ -181,7 +182,7 @@ impl<'a> Symbolic<'a> {
             }
         };
         let why = format!("{}: which port of {} leads to {} outside", host.name, bridge.name, macs.1);
-        for (port, mut flow) in Self::suppose(&flow, towards, &why) {
+        for (port, mut flow) in Self::suppose(&flow, ports, &why) {
             let mut flows = Vec::new();
             flow.tags = vlan::egress(bridge, port, std::mem::take(&mut flow.tags)).unwrap_or_default();
             if from.is_some() && flow.bridged.is_some() && flow.tags.is_empty() {
@@ -207,76 +208,5 @@ impl<'a> Symbolic<'a> {
             }
         }
         Ok(())
-    }
-
-    fn ports_towards(
-        &self,
-        host: &'a Host,
-        bridge: &'a Interface,
-        from: Option<&'a Interface>,
-        mac: Mac,
-        tags: &[VlanTag],
-    ) -> Result<Vec<&'a Interface>, Stage> {
-        let lab = self.lab;
-        let egress = |p: &Interface| vlan::egress(bridge, p, tags.to_vec());
-        let setting =
-            |p: &Interface, is: fn(&crate::model::BridgePort) -> bool| p.port.as_ref().is_some_and(is);
-        let may = |p: &&'a Interface| match from {
-            None => true,
-            Some(from) if from.name == p.name => setting(p, |s| s.hairpin),
-            Some(from) => !(setting(from, |s| s.isolated) && setting(p, |s| s.isolated)),
-        };
-        let own: Vec<&'a Interface> =
-            host.interfaces.iter().filter(|i| ports(host, &bridge.name).any(|p| p.name == i.name)).collect();
-        let allowed: Vec<&'a Interface> =
-            own.iter().copied().filter(may).filter(|p| egress(p).is_some()).collect();
-        let there = |p: &'a Interface| behind_tagged(lab, host, p, &egress(p).unwrap_or_default());
-        let listed = |fixed: bool| {
-            host.fdb.iter().find(|e| {
-                e.mac == mac
-                    && e.master.as_deref() == Some(&bridge.name)
-                    && e.vlan.is_none_or(|id| tags.first().is_none_or(|tag| tag.id == id))
-                    && e.fixed == fixed
-                    && !e.local
-            })
-        };
-        if mac.is_group() {
-            return match allowed.as_slice() {
-                [] => Err(Stage::BridgeNoPort),
-                [only] => Ok(vec![only]),
-                _ => Err(Stage::Unmodelled(format!("a frame to every port of {}", bridge.name))),
-            };
-        }
-        if let Some(entry) = listed(true) {
-            let port = allowed.iter().copied().find(|p| p.name == entry.interface);
-            return port.map(|p| vec![p]).ok_or(Stage::BridgeNoPort);
-        }
-        let leads = |p: &&'a Interface| there(p).owner(mac).is_some();
-        if let Some(port) = allowed.iter().copied().find(|p| leads(p)) {
-            let settings = port.port.clone().unwrap_or_default();
-            let known = listed(false).is_some_and(|e| e.interface == port.name);
-            return match (settings.flood || known, settings.learning) {
-                (true, _) => Ok(vec![port]),
-                (false, false) => Err(Stage::BridgeNoPort),
-                (false, true) => Err(Stage::Unmodelled(format!(
-                    "whether {} knows {mac} behind {}",
-                    bridge.name, port.name
-                ))),
-            };
-        }
-        if own.iter().any(leads) {
-            return Err(Stage::BridgeNoPort);
-        }
-        if let Some(entry) = listed(false) {
-            if let Some(port) = allowed.iter().copied().find(|p| p.name == entry.interface) {
-                return Ok(vec![port]);
-            }
-        }
-        let out: Vec<&'a Interface> = allowed.iter().copied().filter(|p| there(p).open).collect();
-        match (out.is_empty(), allowed.is_empty()) {
-            (false, _) => Ok(out),
-            (true, true) => Err(Stage::BridgeNoPort),
-            (true, false) => Err(Stage::NotMyMac),
-        }
     }
 }

@@ -486,6 +486,14 @@ pub struct Way<'a> {
     pub mtu: Option<u32>,
 }
 
+impl Way<'_> {
+    /// The MTU there, in bytes: the route's, which is never more than the
+    /// device's.
+    pub fn mtu(&self) -> u32 {
+        self.mtu.unwrap_or(self.device.mtu).min(self.device.mtu)
+    }
+}
+
 /// How the way of packets ended.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ending {

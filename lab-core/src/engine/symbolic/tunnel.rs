@@ -3,21 +3,16 @@
 use std::net::IpAddr;
 
 use super::engine::{constant_address, Symbolic};
-use super::flow::{Carried, Ends, Flow, Inside, Now};
+use super::flow::{Carried, Ends, Flow, Inside, Now, Way};
 use super::walk::Step;
 use super::way::{Asked, Routed};
 use crate::addr::{Family, Mac};
-use crate::model::{FdbEntry, Host, Interface, InterfaceKind, PortValue, Stage, Tunnel, Vxlan, Wireguard};
+use crate::model::{Host, Interface, InterfaceKind, PortValue, Stage, Tunnel, Vxlan, Wireguard};
 use crate::semantics::icmp::default_ttl;
-use crate::semantics::segment::behind;
-use crate::semantics::tunnel::{protocol, room, taker, tells_of_no_route, too_big};
+use crate::semantics::tunnel::{
+    protocol, room, taker, tells_of_no_route, too_big, vtep, vxlan_overhead, wireguard_length,
+};
 use crate::space::{Error, Field, Ref, Source};
-
-/// Ethernet, VXLAN and UDP headers, in bytes.
-const VXLAN: u32 = 14 + 8 + 8;
-
-/// UDP's header, WireGuard's, and the tag that authenticates, in bytes.
-const WIREGUARD: u32 = 8 + 16 + 16;
 
 /// An outer packet to be.
 struct Outer<'s> {
@@ -38,7 +33,7 @@ struct Outer<'s> {
 
 impl<'a> Symbolic<'a> {
     /// Wraps packets and routes the outer ones, which are the host's own: each
-    /// with the way, and the MTU there.
+    /// with the way.
     fn wrap(
         &mut self,
         host: &'a Host,
@@ -46,7 +41,7 @@ impl<'a> Symbolic<'a> {
         carried: Carried,
         outer: &Outer,
         flow: Flow,
-    ) -> Result<Vec<(super::flow::Way<'a>, u32, Flow)>, Error> {
+    ) -> Result<Vec<(Way<'a>, Flow)>, Error> {
         let tunnel = (host.name.clone(), device.name.clone());
         if flow.inside.iter().any(|i| i.tunnel == tunnel) {
             self.dropped(flow, &host.name, Stage::TunnelLoop);
@@ -110,7 +105,7 @@ impl<'a> Symbolic<'a> {
                     if let Some(chosen) = chosen {
                         part.now.ends.src = chosen;
                     }
-                    ways.push((way, way.mtu.unwrap_or(way.device.mtu).min(way.device.mtu), part));
+                    ways.push((way, part));
                 }
                 Routed::Errno(_) if outer.told => self.refused_at(part, &host.name, Stage::HostUnreachable),
                 Routed::Errno(_) => self.dropped(part, &host.name, Stage::NoRoute),
@@ -129,20 +124,24 @@ impl<'a> Symbolic<'a> {
         macs: (Mac, Mac),
         flow: Flow,
     ) -> Result<(), Error> {
-        let (found, flow) = self.remote(host, device, vxlan, macs.1, flow);
+        let (found, sure) = vtep(self.lab, host, device, vxlan, macs.1);
         let Some((remote, port, vni)) = found else {
             self.dropped(flow, &host.name, Stage::Silent);
             return Ok(());
         };
+        let flow = match sure {
+            true => flow,
+            false => flow.claimless(&[format!("{}: a frame to every peer of {}", host.name, device.name)]),
+        };
         let family = Family::of(remote);
-        let header = if family == Family::Ipv4 { 20 } else { 40 };
+        let overhead = vxlan_overhead(family);
         let outer = Outer {
             src: vxlan.local,
             dst: remote,
             protocol: 17,
             ports: Some((PortValue::EPHEMERAL, port)),
             ttl: if vxlan.ttl == 0 { default_ttl(host, family) } else { vxlan.ttl },
-            length: flow.now.on_wire() + VXLAN + header,
+            length: flow.now.on_wire() + overhead,
             df: false,
             marks: (flow.now.mark, flow.now.mark),
             link: vxlan.link.as_deref(),
@@ -151,10 +150,10 @@ impl<'a> Symbolic<'a> {
         let master = device.master.as_deref().and_then(|m| host.interface(m));
         let bridged = master.is_some_and(|m| matches!(m.kind, InterfaceKind::Bridge(_)));
         let answers = bridged && !flow.sent && flow.tags.is_empty();
-        for (way, mtu, part) in self.wrap(host, device, Carried::Vxlan { vni, macs }, &outer, flow)? {
+        for (way, part) in self.wrap(host, device, Carried::Vxlan { vni, macs }, &outer, flow)? {
             let mut silent = vec![part];
-            if answers && outer.length > mtu {
-                let room = mtu.saturating_sub(VXLAN + header);
+            if answers && outer.length > way.mtu() {
+                let room = way.mtu().saturating_sub(overhead);
                 let (told, others) = self.told_too_big(silent.remove(0), room)?;
                 silent = others;
                 for part in told {
@@ -240,8 +239,8 @@ impl<'a> Symbolic<'a> {
             told: tells_of_no_route(tunnel) && flow.sent,
         };
         let (df, length, sent) = (flow.now.df, flow.now.on_wire(), flow.sent);
-        for (way, mtu, mut part) in self.wrap(host, device, carried, &outer, flow)? {
-            let (outer_df, room) = room(tunnel, device, mtu, inner, df);
+        for (way, mut part) in self.wrap(host, device, carried, &outer, flow)? {
+            let (outer_df, room) = room(tunnel, device, way.mtu(), inner, df);
             part.now.df = outer_df;
             match too_big(tunnel, inner, df, length, room) {
                 Some(_) if sent => self.refused_at(part, &host.name, Stage::Mtu),
@@ -270,17 +269,21 @@ impl<'a> Symbolic<'a> {
                 self.refused_at(flow, &host.name, Stage::HostUnreachable);
                 continue;
             };
+            let flow = match peer.heard {
+                true => flow,
+                false => {
+                    let why = format!("{}: whether {} shakes hands with its peer", host.name, device.name);
+                    flow.claimless(&[why])
+                }
+            };
             let family = Family::of(endpoint.ip());
-            let header = if family == Family::Ipv4 { 20 } else { 40 };
-            let inner = flow.now.on_wire();
-            let padded = inner.next_multiple_of(16).min(device.mtu.max(inner));
             let outer = Outer {
                 src: None,
                 dst: endpoint.ip(),
                 protocol: 17,
                 ports: Some((PortValue::Is(settings.port), endpoint.port())),
                 ttl: default_ttl(host, family),
-                length: padded + WIREGUARD + header,
+                length: wireguard_length(family, device, flow.now.on_wire()),
                 df: false,
                 marks: (settings.mark, settings.mark),
                 link: None,
@@ -288,51 +291,11 @@ impl<'a> Symbolic<'a> {
             };
             let carried =
                 Carried::Encrypted { from: settings.public_key.clone(), to: peer.public_key.clone() };
-            for (way, _, part) in self.wrap(host, device, carried, &outer, flow)? {
+            for (way, part) in self.wrap(host, device, carried, &outer, flow)? {
                 self.local_out(host, way, part)?;
             }
         }
         Ok(())
-    }
-
-    /// Where frames to an address go: the table's entry, else the default
-    /// destinations; of several, the one behind which the receiver sits.
-    fn remote(
-        &self,
-        host: &'a Host,
-        device: &'a Interface,
-        vxlan: &Vxlan,
-        mac: Mac,
-        flow: Flow,
-    ) -> (Option<(IpAddr, u16, u32)>, Flow) {
-        let of = |e: &FdbEntry| {
-            e.destination.map(|d| (d, e.port.unwrap_or(vxlan.port), e.vni.unwrap_or(vxlan.vni)))
-        };
-        let entries = |wanted: Mac| {
-            host.fdb.iter().filter(move |e| e.interface == device.name && e.mac == wanted).filter_map(of)
-        };
-        if !mac.is_group() {
-            if let Some(found) = entries(mac).next() {
-                return (Some(found), flow);
-            }
-        }
-        let mut defaults: Vec<_> = entries(Mac::ZERO).collect();
-        let own = vxlan.remote.map(|r| (r, vxlan.port, vxlan.vni));
-        defaults.extend(own.filter(|own| !defaults.contains(own)));
-        if defaults.len() <= 1 {
-            return (defaults.first().copied(), flow);
-        }
-        let owner = behind(self.lab, host, device).owner(mac);
-        let found = owner.and_then(|receiver| {
-            defaults.iter().find(|(remote, ..)| receiver.host.interface_with(*remote).is_some()).copied()
-        });
-        match found {
-            Some(found) => (Some(found), flow),
-            None => {
-                let why = format!("{}: a frame to every peer of {}", host.name, device.name);
-                (defaults.first().copied(), flow.claimless(&[why]))
-            }
-        }
     }
 
     /// Takes packets out of a tunnel again, at the device that is its end.

@@ -11,7 +11,7 @@ use crate::semantics::hooks::tracks;
 use crate::semantics::matches::packet_type;
 use crate::semantics::segment::{hidden, macs_towards, uppers};
 use crate::semantics::sets::{Arrival, Entry};
-use crate::semantics::tunnel::taken;
+use crate::semantics::tunnel::accepted;
 use crate::semantics::vlan;
 use crate::space::{Error, Field, Ref, Source};
 
@@ -425,7 +425,7 @@ impl<'a> Symbolic<'a> {
                 }
             }
             for mut flow in flows {
-                let mtu = way.mtu.unwrap_or(way.device.mtu).min(way.device.mtu);
+                let mtu = way.mtu();
                 if flow.now.on_wire() > mtu && (flow.now.df || !v4) {
                     self.refused_at(flow, &host.name, Stage::Mtu);
                     continue;
@@ -469,7 +469,7 @@ impl<'a> Symbolic<'a> {
     fn for_tunnels(&mut self, host: &Host, flow: Flow) -> Result<(Vec<Flow>, Vec<Flow>), Error> {
         let Some(family) = flow.family(&self.sets.store) else { return Ok((Vec::new(), vec![flow])) };
         let mut set = Ref::NONE;
-        for (from, to, number) in taken(host, family) {
+        for (from, to, number) in accepted(host, family) {
             let store = &mut self.sets.store;
             let mut one = store.value(Field::Protocol, number.into())?;
             for (field, address) in [(Field::Dst, to), (Field::Src, from)] {

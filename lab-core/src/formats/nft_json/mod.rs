@@ -374,9 +374,6 @@ fn base(object: &Object<'_>, family: TableFamily) -> Result<Option<Result<BaseCh
 
 fn objects<'a>(file: &'a str, text: &'a str) -> Result<Vec<Object<'a>>, Error> {
     json::guard(file, text)?;
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
-    }
     let document: Document<'a> =
         serde_json::from_str(text).map_err(|error| json::broken(file, 1, text, &error))?;
     let mut objects = Vec::new();

@@ -87,7 +87,8 @@ fn reads_tables_chains_and_sets() {
     assert_eq!(doors.elements[0], [Atom::Name("eth".into(), true), Atom::Range(22, 22)]);
     assert_eq!(doors.elements[1], [Atom::Name(String::new(), true), Atom::Range(0, 65535)]);
     assert!(doors.unmodelled.is_empty());
-    assert_eq!(parse("nft.json", "").unwrap(), []);
+    // nft always says something: a tool that failed left nothing.
+    assert!(parse("nft.json", "").unwrap_err().to_string().contains("the file ends too early"));
 }
 
 #[test]

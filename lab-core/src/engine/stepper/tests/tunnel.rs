@@ -208,6 +208,7 @@ fn wireguard(to: &str, from: &str) -> Build {
             peers: vec![WireguardPeer {
                 public_key: peer.into(),
                 preshared: false,
+                heard: true,
                 endpoint: endpoint.parse().ok(),
                 allowed: vec![allowed.parse().unwrap()],
                 keepalive: None,
@@ -251,10 +252,36 @@ fn a_wireguard_peer_may_only_send_from_its_addresses() {
 }
 
 #[test]
+fn nothing_is_claimed_of_a_wireguard_peer_that_was_never_heard_of() {
+    let mut lab = wireguard("10.9.0.0/24", "10.9.0.0/24");
+    lab.change("client", "wg0", |i| {
+        if let InterfaceKind::Wireguard(settings) = &mut i.kind {
+            settings.peers[0].heard = false;
+        }
+    });
+    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
+    assert!(journey.unknown[0].contains("shakes hands"), "{:?}", journey.unknown);
+}
+
+#[test]
+fn a_comment_that_speaks_of_connections_tracks_none() {
+    let mut lab = Build::line();
+    lab.change("client", "eth0", |i| i.mtu = 1000);
+    lab.rules(
+        "router",
+        "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m comment --comment \"conntrack state\"",
+    );
+    let packet = Packet { length: 1500, df: false, ..udp(("10.0.1.2", 1), ("10.0.2.2", 53)) };
+    let journey = lab.send(&[("client", packet)]);
+    assert!(journey.unknown.iter().any(|u| u.contains("fragments")), "{:?}", journey.unknown);
+}
+
+#[test]
 fn the_longest_allowed_prefix_decides_between_wireguard_peers() {
     let peer = |key: &str, net: &str| WireguardPeer {
         public_key: key.into(),
         preshared: false,
+        heard: true,
         endpoint: None,
         allowed: vec![net.parse().unwrap()],
         keepalive: None,
