@@ -71,6 +71,11 @@ pub fn load(host: &Host, space: &Space, left: &mut Left) {
     let (without, sets): (Vec<Ipset>, Vec<Ipset>) = host.ipsets.values().cloned().partition(refused);
     without.iter().for_each(|set| left.count("ipset", &format!("sets of type {}", kind(set))));
     restore(space, "ipset", &["restore"], &ipset::print(&sets), left);
+    // Nobody waits until a limit lets the next packet pass.
+    let quick = |line: String| {
+        line.replace("--limit 3/hour", "--limit 10000/sec")
+            .replace(" 5/sec --hashlimit", " 10000/sec --hashlimit")
+    };
     for (backend, family, tool) in [
         (Backend::Nft, TableFamily::Ip, "iptables-nft-restore"),
         (Backend::Nft, TableFamily::Ip6, "ip6tables-nft-restore"),
@@ -85,7 +90,7 @@ pub fn load(host: &Host, space: &Space, left: &mut Left) {
             .cloned()
             .collect();
         let text = iptables::print(&tables, false);
-        let lines: Vec<String> = text.lines().filter_map(|line| repaired(line, left)).collect();
+        let lines: Vec<String> = text.lines().filter_map(|line| repaired(line, left)).map(quick).collect();
         if !lines.is_empty() {
             restore(space, tool, &["-w"], &(lines.join("\n") + "\n"), left);
         }

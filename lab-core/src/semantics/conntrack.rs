@@ -102,14 +102,34 @@ pub enum Info {
     RelatedReply,
     /// It is not to be tracked.
     Untracked,
+    /// A rule has said in which zones it is to be tracked, and nothing has been
+    /// looked up yet: rules see a new packet of a blank connection, the template
+    /// (`xt_CT.c`, `nft_ct.c`).
+    Template,
 }
+
+/// The zones of the original and the reply direction, by a rule that sets one
+/// for a direction, or for both.
+pub fn zones(zone: u16, direction: Option<Direction>) -> (u16, u16) {
+    match direction {
+        None => (zone, zone),
+        Some(Direction::Original) => (zone, 0),
+        Some(Direction::Reply) => (0, zone),
+    }
+}
+
+/// Why nothing is claimed once a rule has written the mark of a template.
+pub(crate) const TEMPLATE_MARK: &str = "the mark of a connection's template";
+
+/// Why something is not known that compares what a template holds.
+pub(crate) const TEMPLATE: &str = "what stands in the template of a connection";
 
 impl Info {
     /// The state that rules see.
     pub fn state(self) -> ConntrackState {
         match self {
             Info::Invalid => ConntrackState::Invalid,
-            Info::New => ConntrackState::New,
+            Info::New | Info::Template => ConntrackState::New,
             Info::Established | Info::EstablishedReply => ConntrackState::Established,
             Info::Related | Info::RelatedReply => ConntrackState::Related,
             Info::Untracked => ConntrackState::Untracked,

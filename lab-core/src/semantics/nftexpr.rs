@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::addrtype::address_type;
-use super::conntrack::Info;
+use super::conntrack::{Info, TEMPLATE};
 use super::header::in_range;
 use super::matches::compare;
 use super::routing::{lookup, Flow, Lookup};
@@ -106,6 +106,12 @@ pub fn value(expression: &Expression, at: &Context) -> Value {
             ConntrackState::New => 8,
             ConntrackState::Untracked => 64,
         }),
+        Expression::CtDirection if at.info == Info::Template => plain(0),
+        Expression::CtStatus | Expression::CtAddress(..) | Expression::CtPort(..)
+            if at.info == Info::Template =>
+        {
+            Value::Unknown(TEMPLATE.into())
+        }
         Expression::CtStatus => match at.connection {
             None => Value::Absent,
             Some(c) => plain(
@@ -120,7 +126,7 @@ pub fn value(expression: &Expression, at: &Context) -> Value {
             (None, _) | (_, Info::Invalid | Info::Untracked) => Value::Absent,
             (Some(_), info) => plain(u128::from(info.direction() == Direction::Reply)),
         },
-        Expression::CtMark => at.connection.map_or(Value::Absent, |c| plain(c.mark.into())),
+        Expression::CtMark => at.connection_mark().map_or(Value::Absent, |mark| plain(mark.into())),
         Expression::CtAddress(direction, destination) => at.connection.map_or(Value::Absent, |c| {
             let tuple = if *direction == Direction::Original { c.original } else { c.reply };
             number(if *destination { tuple.dst } else { tuple.src })

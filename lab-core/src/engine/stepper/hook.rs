@@ -114,7 +114,8 @@ impl<'a> Walk<'a, '_> {
         if skb.is_tracked() {
             return;
         }
-        let found = self.world.connections(&host.name).track(host, &skb.packet, skb.zones);
+        let zones = std::mem::take(&mut skb.zones);
+        let found = self.world.connections(&host.name).track(host, &skb.packet, zones);
         match found {
             Found::Existing(index, info) => {
                 skb.tracked = Tracked::Known(index);

@@ -13,6 +13,7 @@ use crate::model::{
     Atom, ConntrackState, Direction, Expression, FibResult, Hook, InterfaceKind, NftElement, NftMap,
     RouteKind,
 };
+use crate::semantics::conntrack::TEMPLATE;
 use crate::space::{ct, Error, Field, Mapping, Ref, Source};
 
 /// One bit of a value.
@@ -187,17 +188,20 @@ impl Sets {
                 let place = |bit: u32| Bit::Is(Field::CtBits.bit(6 - bit.trailing_zeros()));
                 let bits = [ct::SEEN_REPLY, ct::ASSURED, ct::CONFIRMED, ct::SNAT, ct::DNAT].map(place);
                 let bits = std::iter::once(Bit::Known(false)).chain(bits).collect();
-                Ok(vec![(self.connection_known()?, Computed::Bits(bits))])
+                Ok(vec![
+                    (self.connection_known()?, Computed::Bits(bits)),
+                    (self.template(at)?, Computed::Unknown(TEMPLATE.into())),
+                ])
             }
             Expression::CtDirection => {
                 let none =
                     self.state(&[ConntrackState::Invalid, ConntrackState::Untracked].into(), at.raw)?;
-                let known = self.connection_known()?;
+                let known = self.connection_or_template(at)?;
                 let there = self.store.without(known, none)?;
                 let place = Field::CtBits.bit(6 - ct::REPLY.trailing_zeros());
                 Ok(vec![(there, Computed::Bits(vec![Bit::Is(place)]))])
             }
-            Expression::CtMark => Ok(vec![(self.connection_known()?, whole(Field::CtMark))]),
+            Expression::CtMark => Ok(vec![(self.connection_or_template(at)?, whole(Field::CtMark))]),
             Expression::CtAddress(direction, destination) => {
                 let field = match (direction, destination) {
                     (Direction::Original, false) => Field::OrigSrc,
@@ -208,9 +212,14 @@ impl Sets {
                 let known = self.connection_known()?;
                 let (short, long) = (self.store.family(v4)?, self.store.family(v6)?);
                 let (short, long) = (self.store.guard(short, known)?, self.store.guard(long, known)?);
-                Ok(vec![(short, bits_of(field, 0, 32)), (long, whole(field))])
+                let template = (self.template(at)?, Computed::Unknown(TEMPLATE.into()));
+                Ok(vec![(short, bits_of(field, 0, 32)), (long, whole(field)), template])
             }
-            Expression::CtPort(direction, destination) => self.ct_port(*direction, *destination),
+            Expression::CtPort(direction, destination) => {
+                let mut worth = self.ct_port(*direction, *destination)?;
+                worth.push((self.template(at)?, Computed::Unknown(TEMPLATE.into())));
+                Ok(worth)
+            }
             Expression::Fib(FibResult::Type, words) => self.fib_type(words, at),
             Expression::Fib(result, words) => self.fib_device(*result, words, at),
             Expression::Numgen { modulus, offset, incremental } => all(match (modulus, incremental) {

@@ -108,6 +108,35 @@ fn an_untracked_packet_is_neither_new_nor_invalid() {
     seen(&lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]));
 }
 
+/// xt_CT.c: `if (skb->_nfct != 0) return XT_CONTINUE`.
+#[test]
+fn of_two_rules_that_say_how_to_track_the_first_counts() {
+    let told = |rules: &str, state: &str| {
+        let mut lab = Build::line();
+        lab.rules("router", &format!("*raw\n:PREROUTING ACCEPT [0:0]\n{rules}"));
+        lab.rules(
+            "router",
+            &format!("*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate {state} -j ACCEPT"),
+        );
+        seen(&lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]));
+    };
+    told("-A PREROUTING -j CT --zone 2\n-A PREROUTING -j NOTRACK", "NEW");
+    told("-A PREROUTING -j CT --notrack\n-A PREROUTING -j CT --zone 2", "UNTRACKED");
+}
+
+/// A template is a connection to those who ask (`xt_conntrack.c`).
+#[test]
+fn before_tracking_what_was_given_a_zone_is_new() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j CT --zone 2\n\
+         -A PREROUTING -m conntrack --ctstate INVALID,UNTRACKED -j DROP\n\
+         -A PREROUTING -m conntrack --ctstate NEW -m connmark --mark 0 -j ACCEPT\n-A PREROUTING -j DROP",
+    );
+    seen(&lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]));
+}
+
 #[test]
 fn marks_do_not_leave_the_host() {
     let mut lab = Build::line();

@@ -150,6 +150,20 @@ fn redirect_goes_to_the_address_of_the_interface_of_arrival() {
     assert_eq!(seen(&journey).to_string(), "tcp 10.0.1.2:4000 -> 10.0.1.1:8080 SYN");
 }
 
+/// `nf_nat_redirect_ipv6_usable`.
+#[test]
+fn what_is_redirected_keeps_the_scope_of_its_destination() {
+    let mut lab = Build::default();
+    lab.host("client", false).nic("client", "eth0", &["fd01::2/64"]);
+    lab.host("router", false).nic("router", "eth0", &["fd01::1/64", "fe80::1/64"]);
+    lab.link(&[("client", "eth0"), ("router", "eth0")]).route("client", "ff00::/8 dev eth0");
+    lab.route("client", "fe80::/64 dev eth0");
+    lab.rules("router", "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j REDIRECT");
+    let to = |dst: &str| seen(&lab.send(&[("client", udp(("fd01::2", 5), (dst, 53)))])).dst.to_string();
+    assert_eq!(to("fd01::1"), "fd01::1");
+    assert_eq!(to("ff02::1"), "fe80::1");
+}
+
 #[test]
 fn which_backend_chance_picks_is_possible_not_certain() {
     let mut lab = Build::line();
