@@ -71,10 +71,12 @@ pub fn load(host: &Host, space: &Space, left: &mut Left) {
     let (without, sets): (Vec<Ipset>, Vec<Ipset>) = host.ipsets.values().cloned().partition(refused);
     without.iter().for_each(|set| left.count("ipset", &format!("sets of type {}", kind(set))));
     restore(space, "ipset", &["restore"], &ipset::print(&sets), left);
-    // Nobody waits until a limit lets the next packet pass.
+    // Nobody waits until a limit lets the next packet pass. What was used up
+    // comes back with the next tick of the kernel's clock.
     let quick = |line: String| {
-        line.replace("--limit 3/hour", "--limit 10000/sec")
-            .replace(" 5/sec --hashlimit", " 10000/sec --hashlimit")
+        line.replace(" --limit-burst 7", "")
+            .replace("--limit 3/hour", "--limit 10000/sec --limit-burst 10000")
+            .replace(" 5/sec --hashlimit", " 10000/sec --hashlimit-burst 10000 --hashlimit")
     };
     for (backend, family, tool) in [
         (Backend::Nft, TableFamily::Ip, "iptables-nft-restore"),

@@ -118,6 +118,17 @@ pub fn zones(zone: u16, direction: Option<Direction>) -> (u16, u16) {
     }
 }
 
+/// Whether a new connection may be taken for one that is known, and its packet
+/// lost (`nf_ct_resolve_clash`): only where either has a zone for one direction
+/// alone does a look-up miss what an insertion finds.
+pub(crate) fn may_clash(new: (u16, u16), mut known: impl Iterator<Item = (u16, u16)>) -> bool {
+    let uneven = |(original, reply): (u16, u16)| original != reply;
+    known.any(|zones| uneven(zones) || uneven(new))
+}
+
+/// Why nothing is claimed of such a packet.
+pub(crate) const CLASH: &str = "whether connections of uneven zones clash";
+
 /// Why nothing is claimed once a rule has written the mark of a template.
 pub(crate) const TEMPLATE_MARK: &str = "the mark of a connection's template";
 

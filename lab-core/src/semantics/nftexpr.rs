@@ -10,7 +10,7 @@ use super::addrtype::address_type;
 use super::conntrack::{Info, TEMPLATE};
 use super::header::in_range;
 use super::matches::compare;
-use super::routing::{lookup, Flow, Lookup};
+use super::routing::{link_local, lookup, Flow, Lookup};
 use super::{Context, Tri};
 use crate::addr::{Family, Mac, PortRange};
 use crate::model::{
@@ -229,11 +229,18 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
     if at.hook == Hook::Prerouting && loopback {
         return found(at.input);
     }
+    // What reaches as far as its link is asked by the packet's device
+    // (nft_fib6_flowi_init).
+    let own = match at.hook {
+        Hook::Postrouting => at.output,
+        Hook::Output => None,
+        _ => at.input,
+    };
     let flow = Flow {
         dst: asked,
         src: Some(other),
         iif: "lo",
-        oif: None,
+        oif: device.or(own).filter(|_| link_local(asked)),
         vrf: None,
         mark: if has("mark") { packet.mark } else { 0 },
         tos: packet.tos,
@@ -244,7 +251,8 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
         Lookup::Unknown(why) => Value::Unknown(why),
         Lookup::NoRoute | Lookup::Refused(_) => found(None),
         Lookup::Found(route, hops) => {
-            if route.kind != RouteKind::Unicast {
+            let group = asked.is_ipv6() && route.kind == RouteKind::Multicast;
+            if route.kind != RouteKind::Unicast && !group {
                 return found(None);
             }
             match device {

@@ -4,7 +4,7 @@ use super::engine::Symbolic;
 use super::flow::{is_fresh, Connection, Ends, Flow, Tracked};
 use crate::addr::Family;
 use crate::model::{Direction, Host, TcpFlags};
-use crate::semantics::conntrack::{sane, tcp_step, Info, TcpState, TcpStep};
+use crate::semantics::conntrack::{may_clash, sane, tcp_step, Info, TcpState, TcpStep, CLASH};
 use crate::space::{Bits, Error, Field, Ref, Source, Store};
 
 const INVALID: u32 = 1;
@@ -210,8 +210,12 @@ pub(super) fn confirmed(host: &Host, mut flow: Flow) -> Flow {
         let mut connection = connection.as_ref().clone();
         connection.confirmed = true;
         let known = flow.world.entry(host.name.clone()).or_default();
+        let clash = may_clash(connection.zones, known.iter().map(|c| c.zones));
         known.push(connection);
         flow.tracked = Tracked::Known(known.len() - 1);
+        if clash {
+            return flow.claimless(&[format!("{}: {CLASH}", host.name)]);
+        }
     }
     flow
 }

@@ -379,7 +379,7 @@ impl Sets {
         };
         const UNKNOWN: u32 = (1 << 31) - 2;
         const NOTHING: u32 = (1 << 31) - 3;
-        let mut found = self.by_interface(at.host, limit, &mut |sets, device| {
+        let named = |sets: &mut Sets, oif: Option<&str>, device: Option<&str>| {
             let mut parts = Vec::new();
             for family in [Family::Ipv4, Family::Ipv6] {
                 let mut mapping = Mapping::default();
@@ -388,11 +388,14 @@ impl Sets {
                 if !has("mark") {
                     mapping.set(Field::Mark, Source::constant(Field::Mark, 0));
                 }
-                let routes = sets.asked(at.host, family, &mut mapping, asked, "lo", None)?;
+                let routes = sets.asked(at.host, family, &mut mapping, asked, "lo", (oif, None))?;
                 let Sets { store, routes: cache, names, .. } = sets;
+                let leads = |kind: RouteKind| {
+                    kind == RouteKind::Unicast || family == Family::Ipv6 && kind == RouteKind::Multicast
+                };
                 let named = store.map_leaves(routes, &mut |leaf| match cache.leaves.value(leaf) {
                     Some(Route::Unknown(_)) => Ref::leaf(UNKNOWN),
-                    Some(Route::Found(route, hops)) if at.host.routes[*route].kind == RouteKind::Unicast => {
+                    Some(Route::Found(route, hops)) if leads(at.host.routes[*route].kind) => {
                         let mut devices = hops
                             .iter()
                             .filter_map(|(r, h)| at.host.routes[*r].next_hops[*h].interface.as_deref());
@@ -408,7 +411,26 @@ impl Sets {
                 parts.push(sets.store.guard(is, named)?);
             }
             sets.store.first_of(&parts)
+        };
+        let mut found = self.by_interface(at.host, limit, &mut |sets, device| named(sets, None, device))?;
+        // What reaches as far as its link is asked by the packet's device
+        // (nft_fib6_flowi_init).
+        let own = match at.hook {
+            Hook::Postrouting => Some(Field::Oif),
+            Hook::Output => None,
+            _ => Some(Field::Iif),
+        };
+        let near = self.by_interface(at.host, limit.or(own), &mut |sets, device| {
+            named(sets, device, device.filter(|_| limit.is_some()))
         })?;
+        let mut link = vec![self.prefix(asked, "fe80::/10")?];
+        for flags in 0..=0xf {
+            link.push(self.prefix(asked, &format!("ff{flags:x}2::/16"))?);
+        }
+        let link = self.store.first_of(&link)?;
+        let v6 = self.store.family(Family::Ipv6)?;
+        let link = self.store.guard(v6, link)?;
+        found = self.store.choose(link, near, found)?;
         if at.hook == Hook::Prerouting {
             // What loops back has no route to look up (nft_fib_is_loopback).
             for interface in at.host.interfaces.iter().filter(|i| i.kind == InterfaceKind::Loopback) {

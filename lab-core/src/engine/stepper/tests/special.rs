@@ -45,3 +45,13 @@ fn no_icmpv6_error_goes_to_the_first_address_of_a_prefix() {
     assert_eq!(answer(&lab.send(&from("fd01::2"))).kind, AnswerKind::Icmp6(1, 0));
     assert!(matches!(lab.send(&from("fd01::")).outcome, Outcome::Dropped { .. }));
 }
+
+/// `rt6_need_strict`: what comes in by a wire finds no way to the loopback's
+/// address, which no route by that wire has.
+#[test]
+fn what_is_sent_on_to_the_loopback_address_of_ipv6_has_no_route() {
+    let mut lab = Build::line();
+    lab.rules("router", "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to ::1");
+    let journey = lab.send(&[("client", udp(("fd01::2", 5), ("fd02::2", 53)))]);
+    assert_eq!(*stage(&journey), Stage::NoRoute);
+}
