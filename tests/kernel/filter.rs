@@ -33,6 +33,10 @@ fn repaired(line: &str, left: &mut Left) -> Option<String> {
         left.count("iptables", "a rule that asks for an interface its chain does not know");
         return None;
     }
+    if has("--tcp-flags NONE ") {
+        left.count("iptables", "flags compared under no mask, which iptables does not print");
+        return None;
+    }
     if !line.starts_with("-A") || has(" -p ") {
         return Some(line.to_owned());
     }

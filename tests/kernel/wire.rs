@@ -273,9 +273,8 @@ pub fn sight(bytes: &[u8], marker: u32) -> Option<Sight> {
         Transport::Icmp6 { kind, code, .. } if packet.transport.is_icmp_error() => {
             Some(Sight::Answer(AnswerKind::Icmp6(kind, code), packet.src))
         }
-        Transport::Udp { dport: PortValue::Is(4789), .. } if behind.get(8) == Some(&8) => {
-            Some(Sight::Outer(packet))
-        }
+        // VXLAN, whatever its port was rewritten to.
+        Transport::Udp { .. } if behind.get(8..12) == Some(&[8, 0, 0, 0]) => Some(Sight::Outer(packet)),
         _ => Some(Sight::Probe(packet)),
     }
 }

@@ -247,12 +247,13 @@ pub enum Found {
 pub struct Connections(pub Vec<Connection>);
 
 impl Connections {
-    /// The connection that has this tuple in one of its directions.
-    pub fn find(&self, tuple: &Tuple, zone: u16) -> Option<(usize, Direction)> {
+    /// The connection that has this tuple, and the zone, in one of its
+    /// directions (`nf_ct_key_equal`, `nf_conntrack_find_get`).
+    pub fn find(&self, tuple: &Tuple, zones: (u16, u16)) -> Option<(usize, Direction)> {
         self.0.iter().enumerate().filter(|(_, c)| c.confirmed && !c.dead).find_map(|(index, c)| {
-            if c.original == *tuple && c.original_zone == zone {
+            if c.original == *tuple && c.original_zone == zones.0 {
                 Some((index, Direction::Original))
-            } else if c.reply == *tuple && c.reply_zone == zone {
+            } else if c.reply == *tuple && c.reply_zone == zones.1 {
                 Some((index, Direction::Reply))
             } else {
                 None
@@ -260,14 +261,16 @@ impl Connections {
         })
     }
 
-    /// Whether another connection already has this tuple as its reply
-    /// (`nf_nat_used_tuple`).
-    pub fn taken(&self, reply: &Tuple, by_other_than: &Tuple) -> bool {
-        self.0.iter().any(|c| {
-            c.confirmed
-                && !c.dead
-                && c.original != *by_other_than
-                && (c.reply == *reply || c.original == *reply)
+    /// Whether another connection already has what is to be the reply tuple of
+    /// one (`nf_nat_used_tuple`). Where the original direction has a zone of its
+    /// own, that of other connections is not looked at: it hashes elsewhere.
+    pub fn taken(&self, reply: &Tuple, by_other_than: &Connection) -> bool {
+        let own = by_other_than;
+        self.0.iter().filter(|c| c.confirmed && !c.dead && c.original != own.original).any(|c| {
+            c.reply == *reply && c.reply_zone == own.reply_zone
+                || c.original == *reply
+                    && c.original_zone == own.original_zone
+                    && c.original_zone == own.reply_zone
         })
     }
 
@@ -276,7 +279,7 @@ impl Connections {
     /// direction, as a `CT --zone` target set them.
     pub fn track(&mut self, host: &Host, packet: &Packet, zones: (u16, u16)) -> Found {
         if packet.transport.is_icmp_error() {
-            return self.track_error(packet, zones.0);
+            return self.track_error(packet, zones);
         }
         if let Transport::Icmp6 { kind, .. } = packet.transport {
             // Neighbour discovery and multicast listener messages
@@ -291,7 +294,7 @@ impl Connections {
             }
         }
         let Some(tuple) = Tuple::of(packet) else { return Found::None(Info::Invalid) };
-        match self.find(&tuple, zones.0) {
+        match self.find(&tuple, zones) {
             Some((index, direction)) if self.reopens(index, direction, packet) => {
                 self.0[index].dead = true;
                 open(host, packet, tuple, zones)
@@ -346,10 +349,10 @@ impl Connections {
 
     /// An ICMP error belongs to the connection of the packet it quotes
     /// (`nf_conntrack_inet_error`).
-    fn track_error(&self, packet: &Packet, zone: u16) -> Found {
+    fn track_error(&self, packet: &Packet, zones: (u16, u16)) -> Found {
         let invalid = Found::None(Info::Invalid);
         let Some(inner) = packet.quoted().and_then(Tuple::of) else { return invalid };
-        let Some((index, direction)) = self.find(&inner.inverted(), zone) else { return invalid };
+        let Some((index, direction)) = self.find(&inner.inverted(), zones) else { return invalid };
         let connection = &self.0[index];
         let expected = match direction {
             Direction::Original => connection.original.dst,

@@ -50,7 +50,7 @@ pub fn settle(known: &Connections, connection: &mut Connection, end: End, mappin
         End::Source => wanted.src = mapping.address.unwrap_or(wanted.src),
         End::Destination => wanted.dst = mapping.address.unwrap_or(wanted.dst),
     }
-    let free = |tuple: &Tuple| !known.taken(&tuple.inverted(), &connection.original);
+    let free = |tuple: &Tuple| !known.taken(&tuple.inverted(), connection);
     let has_ports = matches!(current.protocol, 6 | 17 | 132 | 33 | 136);
     let query = matches!(current.protocol, 1 | 58);
     let port = match end {

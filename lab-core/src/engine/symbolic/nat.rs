@@ -235,7 +235,10 @@ impl<'a> Symbolic<'a> {
                 c.confirmed
                     && c.protocol == connection.protocol
                     && c.original != connection.original
-                    && (c.reply == wanted.inverted() || c.original == wanted.inverted())
+                    && (c.reply == wanted.inverted() && c.zones.1 == connection.zones.1
+                        || c.original == wanted.inverted()
+                            && c.zones.0 == connection.zones.0
+                            && c.zones.0 == connection.zones.1)
             })
         });
         // A query's identifier counts as its source port, and no header here has

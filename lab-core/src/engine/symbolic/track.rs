@@ -54,13 +54,13 @@ impl<'a> Symbolic<'a> {
         let mut rest = vec![flow];
         let known: Vec<Connection> = rest[0].world.get(&host.name).cloned().unwrap_or_default();
         for (index, connection) in known.iter().enumerate() {
-            for (direction, tuple, zone) in [
-                (Direction::Original, connection.original, connection.zones.0),
-                (Direction::Reply, connection.reply, connection.zones.1),
+            for (direction, tuple, there) in [
+                (Direction::Original, connection.original, connection.zones.0 == zones.0),
+                (Direction::Reply, connection.reply, connection.zones.1 == zones.1),
             ] {
                 let mut left = Vec::new();
                 for flow in rest {
-                    if zones.0 != zone || !connection.confirmed || flow.kind.1 != connection.protocol {
+                    if !there || !connection.confirmed || flow.kind.1 != connection.protocol {
                         left.push(flow);
                         continue;
                     }

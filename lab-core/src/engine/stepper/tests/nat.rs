@@ -192,3 +192,26 @@ fn between_two_nat_back_ends_of_one_priority_either_may_have_come_first() {
     });
     assert_eq!(ports.results, [PortValue::Is(81), PortValue::Is(82)]);
 }
+
+/// `nf_ct_zone_equal`: a reply is compared with the zone of replies.
+#[test]
+fn a_zone_for_one_direction_is_asked_for_in_that_direction_only() {
+    let state_of_reply = |option: &str| {
+        let mut lab = Build::line();
+        lab.rules(
+            "router",
+            &format!("*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -s 10.0.2.2 -j CT {option} 2"),
+        );
+        lab.rules(
+            "router",
+            "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.0.2.2 -m conntrack --ctstate ESTABLISHED -j DROP",
+        );
+        let journey = lab.send(&[
+            ("client", udp(("10.0.1.2", 4000), ("10.0.2.2", 53))),
+            ("server", udp(("10.0.2.2", 53), ("10.0.1.2", 4000))),
+        ]);
+        journey.outcome.name().to_owned()
+    };
+    assert_eq!(state_of_reply("--zone-orig"), "dropped");
+    assert_eq!(state_of_reply("--zone"), "delivered");
+}
