@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab_core::formats::lab_toml::{self, LabToml};
-use lab_core::model::{Address, Backend, Host, InterfaceKind, Lab, TableFamily};
+use lab_core::model::{Address, Backend, Host, Interface, InterfaceKind, Lab, TableFamily};
 
 use crate::build::Built;
 use crate::space::Space;
@@ -55,7 +55,7 @@ const OF_HOSTS: [&str; 17] = [
     "net.netfilter.nf_conntrack_tcp_be_liberal",
 ];
 
-/// How long routes may take to appear.
+/// How long links and routes may take to appear.
 const SETTLING: Duration = Duration::from_millis(200);
 
 fn settings(host: &Host, space: &Space) -> String {
@@ -77,6 +77,22 @@ fn arrays<const N: usize>(text: &str) -> Result<[String; N], String> {
     texts.try_into().map_err(|_| format!("ip printed other than {N} arrays: {text}"))
 }
 
+/// Whether `ip -j link show` says of all wires, and bridges with ports, that
+/// they carry.
+fn carried(host: &Host, links: &str) -> bool {
+    let carries = |interface: &Interface| match interface.kind {
+        InterfaceKind::Veth => true,
+        InterfaceKind::Bridge(_) => {
+            host.interfaces.iter().any(|i| i.master.as_ref() == Some(&interface.name))
+        }
+        _ => false,
+    };
+    let links: Vec<serde_json::Value> = serde_json::from_str(links).unwrap_or_default();
+    host.interfaces.iter().filter(|i| carries(i)).all(|interface| {
+        links.iter().any(|l| l["ifname"] == interface.name.as_str() && l["operstate"] == "UP")
+    })
+}
+
 fn host(host: &Host, space: &Space, folder: &Path) -> Result<(), String> {
     let write = |name: &str, text: &str| {
         fs::write(folder.join(name), text).map_err(|e: io::Error| format!("{name}: {e}"))
@@ -84,7 +100,14 @@ fn host(host: &Host, space: &Space, folder: &Path) -> Result<(), String> {
     let ip =
         |arguments: &[&str], input: &str| space.run("ip", &[arguments, &["-batch", "-"]].concat(), input).out;
     let start = Instant::now();
-    let [link, addr, neigh] = arrays(&ip(&["-d", "-j"], "link show\naddr show\nneigh show\n"))?;
+    let [link, addr, neigh] = loop {
+        let shown = arrays(&ip(&["-d", "-j"], "link show\naddr show\nneigh show\n"))?;
+        // A link comes up a moment after both its ends.
+        if carried(host, &shown[0]) || start.elapsed() > SETTLING {
+            break shown;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
     let [route, rule] = arrays(&ip(&["-4", "-d", "-j"], "route show table all\nrule show\n"))?;
     let [route6, rule6] = loop {
         let [routes, rules] = arrays(&ip(&["-6", "-d", "-j"], "route show table all\nrule show\n"))?;

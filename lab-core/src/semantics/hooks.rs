@@ -5,7 +5,10 @@
 //! is hooked in, in the order of their own priorities.
 
 use crate::addr::Family;
-use crate::model::{Backend, Chain, ChainKind, Expression, Hook, Host, Match, Statement, Table, Target};
+use crate::model::{
+    Backend, BaseChain, Chain, ChainKind, Expression, Hook, Host, Mangle, Match, Statement, Table,
+    TableFamily, Target,
+};
 
 /// What runs at a hook.
 #[derive(Clone, Debug)]
@@ -44,20 +47,47 @@ pub fn ambiguous(host: &Host, hook: Hook, family: Family) -> bool {
     of(Backend::Nft).iter().any(|p| legacy.contains(p))
 }
 
-/// Whether a host's rules are known to need connection tracking: it has NAT,
-/// or asks about a connection (`nf_ct_netns_get`).
-pub fn tracks(host: &Host) -> bool {
+/// Whether a host tracks the connections of a family: rules say so by asking
+/// about them, or by rewriting (`nf_ct_netns_get`). A chain for NAT alone does
+/// not, and is not run then.
+pub fn tracks(host: &Host, family: Family) -> bool {
     let asks = |statement: &Statement| match statement {
-        Statement::Match(Match::Conntrack(_) | Match::Connmark(_)) => true,
+        Statement::Match(Match::Conntrack(_) | Match::Connmark(_) | Match::Unmodelled { .. }) => true,
         Statement::Match(Match::Nft(condition)) => about_connection(&condition.left),
-        Statement::Target(Target::Connmark(_) | Target::Notrack { .. } | Target::CtZone { .. }) => true,
-        Statement::Target(Target::VerdictMap { key, .. }) => about_connection(key),
-        Statement::Match(_) | Statement::Target(_) => false,
+        Statement::Target(target) => match target {
+            Target::Connmark(_) | Target::CtZone { .. } | Target::Nat { .. } | Target::Netmap(_) => true,
+            Target::Mangle(field, value) => *field == Mangle::CtMark || about_connection(value),
+            Target::VerdictMap { key, .. } => about_connection(key),
+            Target::Unmodelled { .. } => true,
+            _ => false,
+        },
+        Statement::Match(_) => false,
     };
-    host.ruleset.tables.iter().flat_map(|t| &t.chains).any(|chain| {
-        let nat = chain.base.is_some_and(|b| b.kind == ChainKind::Nat);
-        nat || chain.rules.iter().flat_map(|r| &r.statements).any(asks)
-    })
+    let own = |table: &&Table| match table.family {
+        TableFamily::Ip => family == Family::Ipv4,
+        TableFamily::Ip6 => family == Family::Ipv6,
+        _ => true,
+    };
+    let mut rules = host.ruleset.tables.iter().filter(own).flat_map(|t| &t.chains).flat_map(|c| &c.rules);
+    rules.any(|rule| rule.statements.iter().any(asks))
+}
+
+/// Why nothing is claimed of a broadcast that NAT concerns: a copy of it for the
+/// host itself passes POSTROUTING first, and settles the connection for the one
+/// that leaves (`ip_mc_output`, `ip_output`).
+pub(crate) const TWICE: &str = "a broadcast passes POSTROUTING twice";
+
+/// Whether a chain for NAT on leaving changes packets otherwise, too.
+pub(crate) fn alters_in_nat(host: &Host) -> bool {
+    let alters = |statement: &Statement| {
+        matches!(statement, Statement::Target(Target::Mangle(..) | Target::Mark(_) | Target::Connmark(_)))
+    };
+    let on_leaving = |base: BaseChain| base.kind == ChainKind::Nat && base.hook == Hook::Postrouting;
+    let tables = host.ruleset.tables.iter();
+    tables
+        .filter(|t| t.chains.iter().any(|c| c.base.is_some_and(on_leaving)))
+        .flat_map(|t| &t.chains)
+        .any(|c| c.rules.iter().flat_map(|r| &r.statements).any(alters))
 }
 
 /// Whether what an nft rule compares is certainly a connection's, or partly.

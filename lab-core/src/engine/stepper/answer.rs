@@ -50,8 +50,10 @@ impl<'a> Walk<'a, '_> {
         if !self.tunnels.is_empty() {
             return silent;
         }
-        // Nor is anything sent about what was sent to everybody.
-        let to_all = about.to_all || (!is_reset && about.packet_type != PacketType::Unicast);
+        // Nor is anything sent about what was sent to everybody, or to a group.
+        let to_all = about.to_all
+            || about.packet.dst.is_multicast()
+            || (!is_reset && about.packet_type != PacketType::Unicast);
         if self.is_answer || to_all || (!is_reset && !icmp::may_answer(&about.packet)) {
             return silent;
         }
@@ -164,7 +166,9 @@ impl<'a> Walk<'a, '_> {
             }
             AnswerKind::Icmp(..) => (local.then_some(packet.dst), Some(1), None),
             AnswerKind::Icmp6(..) => {
-                let own = host.interface_with(packet.dst).is_some();
+                // ipv6_chk_addr, ipv6_chk_acast_addr_src.
+                let own = host.interface_with(packet.dst).is_some()
+                    || address_type(host, packet.dst, None) == AddressType::Anycast;
                 (own.then_some(packet.dst), Some(58), None)
             }
         };

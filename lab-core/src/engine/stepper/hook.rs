@@ -6,7 +6,7 @@ use super::Walk;
 use crate::engine::journey::Event;
 use crate::model::{Hook, Host, RejectWith, RuleRef};
 use crate::semantics::conntrack::{may_clash, Found, Info, CLASH};
-use crate::semantics::hooks::{ambiguous, order, Item};
+use crate::semantics::hooks::{ambiguous, order, tracks, Item};
 use crate::semantics::nat::{self, End};
 
 /// The interfaces a hook knows.
@@ -66,7 +66,8 @@ impl<'a> Walk<'a, '_> {
         let legacy_first = self.legacy_first(host, hook, family);
         for item in order(host, hook, family, legacy_first) {
             match item {
-                Item::Track => self.track(host, skb),
+                Item::Track if tracks(host, skb.packet.family()) => self.track(host, skb),
+                Item::Track => {}
                 Item::Confirm => self.confirm(host, skb),
                 Item::Nat(chains) => {
                     let before = skb.packet.dst;

@@ -8,9 +8,9 @@ use super::{Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::model::{
     AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind, MacvlanMode, NextHop,
-    Outcome, Packet, PacketType, Route, RouteKind, RuleRef, Stage, VlanTag,
+    Outcome, Packet, PacketType, Route, RouteKind, RuleRef, Stage, Transport, VlanTag,
 };
-use crate::semantics::hooks::tracks;
+use crate::semantics::hooks::{alters_in_nat, tracks, TWICE};
 use crate::semantics::input::{self, Input};
 use crate::semantics::matches::packet_type;
 use crate::semantics::segment::{hidden, macs_towards, uppers};
@@ -152,7 +152,7 @@ impl<'a> Walk<'a, '_> {
         if skb.packet.fragment.is_none() || host.ruleset.tables.is_empty() {
             return;
         }
-        if tracks(host) {
+        if tracks(host, skb.packet.family()) {
             skb.packet.fragment = None;
         } else {
             self.unknown.push(format!("{}: rules that see fragments", host.name));
@@ -237,8 +237,17 @@ impl<'a> Walk<'a, '_> {
             output: Some(&way.device.name),
             next_hop: Some(way.next_hop),
         };
+        let v4 = skb.packet.family() == Family::Ipv4;
         match self.hook(host, Hook::Postrouting, ends, &mut skb, &mut kept) {
-            HookEnd::Accept => self.transmit(host, way, skb),
+            HookEnd::Accept => {
+                if input.is_none() && way.broadcast && v4 {
+                    let rewritten = self.connection(host, &skb).is_some_and(|c| c.snat);
+                    if rewritten || alters_in_nat(host) {
+                        self.unknown.push(format!("{}: {TWICE}", host.name));
+                    }
+                }
+                self.transmit(host, way, skb)
+            }
             end => self.stopped(host, skb, end, false),
         }
     }
@@ -263,10 +272,27 @@ impl<'a> Walk<'a, '_> {
     ) -> Step<'a> {
         let by = Decision::Rule(rule);
         match crate::semantics::reject::answer(with, &skb.packet) {
-            Some(kind) => self.answer(host, skb, kind, by, local),
+            Some(kind) => {
+                let why = format!("{}: whether a packet's checksum is right", host.name);
+                if local
+                    && kind != AnswerKind::TcpReset
+                    && checked(&skb.packet)
+                    && self.choices.pick(2, &why) == 1
+                {
+                    return Step::Done(Outcome::Dropped { by });
+                }
+                self.answer(host, skb, kind, by, local)
+            }
             None => Step::Done(Outcome::Dropped { by }),
         }
     }
+}
+
+/// Whether an ICMP error of REJECT about what was delivered waits for a checksum
+/// that is not modelled: that of the whole packet, which protocols unknown here
+/// may not even have (`nf_reject_verify_csum`).
+fn checked(packet: &Packet) -> bool {
+    matches!(packet.transport, Transport::Other(protocol) if ![33, 47, 50, 51, 136].contains(&protocol))
 }
 
 /// For hooks that never route again.

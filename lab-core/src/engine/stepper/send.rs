@@ -82,6 +82,12 @@ impl<'a> Walk<'a, '_> {
     /// way, and the source address to use if none is given.
     pub(super) fn route_out(&mut self, host: &'a Host, flow: &Flow) -> Result<(Way<'a>, IpAddr), NoWay> {
         if let (IpAddr::V4(dst), Some(src)) = (flow.dst, flow.src) {
+            if dst.is_unspecified() && flow.oif.is_none() {
+                let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+                let Some(device) = loopback else { return Err(NoWay::Errno("ENETUNREACH")) };
+                let way = Way { device, next_hop: flow.dst, broadcast: false, local: true, mtu: None };
+                return Ok((way, src));
+            }
             if dst.is_multicast() || dst.is_broadcast() {
                 let device = host.interface_with(src);
                 let Some(device) = device else { return Err(NoWay::Errno("ENETUNREACH")) };
@@ -227,6 +233,7 @@ impl<'a> Walk<'a, '_> {
                 return self.stopped(host, skb, end, way.local);
             }
         }
+        skb.to_all = way.broadcast;
         let ends = Ends { output: Some(&way.device.name), ..Ends::default() };
         let mut now = way;
         let mut reroute = |walk: &mut Self, skb: &Skb| match walk.route_again(host, &skb.packet) {
@@ -241,7 +248,10 @@ impl<'a> Walk<'a, '_> {
             }
         };
         match self.hook(host, Hook::Output, ends, &mut skb, &mut reroute) {
-            HookEnd::Accept => self.postrouting(host, None, now, skb),
+            HookEnd::Accept => {
+                skb.to_all = now.broadcast;
+                self.postrouting(host, None, now, skb)
+            }
             end => self.stopped(host, skb, end, now.local),
         }
     }

@@ -28,6 +28,8 @@ pub struct Symbolic<'a> {
     pub(super) leaves: ChainLeaves,
     tables: HashMap<(String, usize), TableChains>,
     bases: HashMap<(String, usize, usize), Base>,
+    /// Which hosts track connections, by family.
+    pub(super) tracked: HashMap<(String, Family), bool>,
     /// What connection tracking makes of packets of which it knows nothing.
     pub(super) tracking: Option<Ref>,
     pub(super) out: Vec<Flowed>,
@@ -73,6 +75,7 @@ impl<'a> Symbolic<'a> {
             leaves: ChainLeaves::default(),
             tables: HashMap::new(),
             bases: HashMap::new(),
+            tracked: HashMap::new(),
             tracking: None,
             out: Vec::new(),
             limit: LIMIT,

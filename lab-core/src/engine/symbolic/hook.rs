@@ -70,6 +70,13 @@ impl<'a> Symbolic<'a> {
                 let mut next = Vec::new();
                 for (flow, way) in flows {
                     match item {
+                        Registered::Track
+                            if flow
+                                .family(&self.sets.store)
+                                .is_some_and(|family| !self.tracks(host, family)) =>
+                        {
+                            next.push((flow, way));
+                        }
                         Registered::Track => {
                             next.extend(self.track(host, flow)?.into_iter().map(|f| (f, way)));
                         }

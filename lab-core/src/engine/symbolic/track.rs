@@ -5,6 +5,7 @@ use super::flow::{is_fresh, Connection, Ends, Flow, Tracked};
 use crate::addr::Family;
 use crate::model::{Direction, Host, TcpFlags};
 use crate::semantics::conntrack::{may_clash, sane, tcp_step, Info, TcpState, TcpStep, CLASH};
+use crate::semantics::hooks::tracks;
 use crate::space::{Bits, Error, Field, Ref, Source, Store};
 
 const INVALID: u32 = 1;
@@ -19,6 +20,12 @@ const ANSWER: u32 = 5;
 const TCP: u32 = 16;
 
 impl<'a> Symbolic<'a> {
+    /// Whether a host tracks connections.
+    pub(super) fn tracks(&mut self, host: &Host, family: Family) -> bool {
+        let known = self.tracked.entry((host.name.clone(), family));
+        *known.or_insert_with(|| tracks(host, family))
+    }
+
     /// Connection tracking looks at a flow.
     pub(super) fn track(&mut self, host: &'a Host, mut flow: Flow) -> Result<Vec<Flow>, Error> {
         if flow.tracked != Tracked::None || flow.info == Info::Untracked {

@@ -7,7 +7,6 @@ use crate::addr::{Family, Mac};
 use crate::model::{
     Hook, HopDirection, Host, Interface, InterfaceKind, MacvlanMode, PacketType, Place, RouteKind, Stage,
 };
-use crate::semantics::hooks::tracks;
 use crate::semantics::matches::packet_type;
 use crate::semantics::segment::{hidden, macs_towards, uppers};
 use crate::semantics::sets::{Arrival, Entry};
@@ -295,11 +294,12 @@ impl<'a> Symbolic<'a> {
 
     /// Connection tracking puts fragments together; without it, rules see each
     /// by itself.
-    fn reassembled(host: &Host, mut flow: Flow) -> Flow {
+    fn reassembled(&mut self, host: &Host, mut flow: Flow) -> Flow {
         if flow.now.fragment.is_none() || host.ruleset.tables.is_empty() {
             return flow;
         }
-        if !tracks(host) {
+        let family = flow.family(&self.sets.store);
+        if family.is_none_or(|family| !self.tracks(host, family)) {
             return flow.claimless(&[format!("{}: rules that see fragments", host.name)]);
         }
         flow.now.fragment = None;
@@ -316,7 +316,7 @@ impl<'a> Symbolic<'a> {
         let vrf = host.vrf_of(&device.name).filter(|vrf| vrf.name != device.name);
         for mut flow in flows {
             flow.came_by = Some(device.name.clone());
-            flow = Self::reassembled(host, flow);
+            flow = self.reassembled(host, flow);
             let passed = if flow.bridged.as_ref().is_some_and(|b| b.prerouted) {
                 vec![(flow, None)]
             } else {

@@ -15,6 +15,7 @@ use crate::model::{
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::conntrack::Info;
+use crate::semantics::hooks::{alters_in_nat, TWICE};
 use crate::semantics::segment::{behind, resolve, Resolved};
 use crate::semantics::sets::Route;
 use crate::semantics::source;
@@ -329,6 +330,35 @@ impl<'a> Symbolic<'a> {
         next: &mut Vec<Passing<'a>>,
     ) -> Result<(), Error> {
         let src = flow.now.ends.src;
+        // Nowhere is the host itself (ip_route_output_key_hash_rcu).
+        let nowhere = self.sets.store.is_address(Field::Dst, IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))?;
+        let v4 = self.sets.store.family(Family::Ipv4)?;
+        let nowhere = self.sets.store.guard(v4, nowhere)?;
+        let (inside, outside) = self.divide(flow, nowhere)?;
+        let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+        for part in inside {
+            match loopback {
+                Some(device) => {
+                    let way = Way { device, gateway: None, broadcast: false, mtu: None };
+                    next.push((part, Some(way)));
+                }
+                None => self.dropped(part, &host.name, Stage::Send("ENETUNREACH".into())),
+            }
+        }
+        for flow in outside {
+            self.route_again(host, flow, way, src, next)?;
+        }
+        Ok(())
+    }
+
+    fn route_again(
+        &mut self,
+        host: &'a Host,
+        flow: Flow,
+        way: Option<Way<'a>>,
+        src: Source,
+        next: &mut Vec<Passing<'a>>,
+    ) -> Result<(), Error> {
         // What no route says: addresses that are nobody's by themselves.
         let special = ["0.0.0.0/32", "224.0.0.0/4", "255.255.255.255/32"].into_iter();
         let special = special.filter_map(|net| net.parse::<IpNet>().ok());
@@ -409,7 +439,13 @@ impl<'a> Symbolic<'a> {
         flow: Flow,
     ) -> Result<(), Error> {
         let ends = HookEnds { input, output: Some(&way.device.name) };
-        for (flow, _) in self.hook(host, Hook::Postrouting, ends, flow, Some(way))? {
+        for (mut flow, _) in self.hook(host, Hook::Postrouting, ends, flow, Some(way))? {
+            if input.is_none() && way.broadcast && flow.family(&self.sets.store) == Some(Family::Ipv4) {
+                let rewritten = flow.connection(&host.name).is_some_and(|c| c.rewritten.0);
+                if rewritten || alters_in_nat(host) {
+                    flow = flow.claimless(&[format!("{}: {TWICE}", host.name)]);
+                }
+            }
             self.transmit(host, way, flow)?;
         }
         Ok(())

@@ -168,6 +168,8 @@ impl Build {
             "blackhole" => (RouteKind::Blackhole, words[1]),
             "prohibit" => (RouteKind::Prohibit, words[1]),
             "unreachable" => (RouteKind::Unreachable, words[1]),
+            "broadcast" => (RouteKind::Broadcast, words[1]),
+            "anycast" => (RouteKind::Anycast, words[1]),
             other => (RouteKind::Unicast, other),
         };
         let gateway: Option<IpAddr> = after("via").map(|g| g.parse().unwrap());

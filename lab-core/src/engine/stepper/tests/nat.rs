@@ -215,3 +215,18 @@ fn a_zone_for_one_direction_is_asked_for_in_that_direction_only() {
     assert_eq!(state_of_reply("--zone-orig"), "dropped");
     assert_eq!(state_of_reply("--zone"), "delivered");
 }
+
+/// `nft_nat_init`, `xt_nat_checkentry`: what rewrites asks for connections, a
+/// chain does not.
+#[test]
+fn a_nat_chain_that_rewrites_nothing_is_not_run_where_nothing_else_asks_for_connections() {
+    let dropped = |filter: &str| {
+        let mut lab = Build::line();
+        lab.rules("router", "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 10.0.2.2 -j DROP");
+        lab.rules("router", &format!("*filter\n:FORWARD ACCEPT [0:0]\n{filter}"));
+        let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.2.2", 53)))]);
+        journey.outcome.name() == "dropped"
+    };
+    assert!(!dropped("-A FORWARD -p tcp -j ACCEPT"));
+    assert!(dropped("-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT"));
+}

@@ -17,7 +17,9 @@ fn all_of_the_zero_net_but_its_first_address_is_forwarded_like_any_other() {
 
 #[test]
 fn what_a_raw_socket_sends_to_nowhere_comes_to_the_host_itself() {
-    let lab = Build::line();
+    let mut lab = Build::line();
+    // Routed again because of its mark, it still does.
+    lab.rules("client", "*mangle\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j MARK --set-mark 1");
     for (src, nowhere) in [("10.0.1.2", "0.0.0.0"), ("fd01::2", "::")] {
         let entry = Entry::Send("client".into(), Sender::Raw);
         let packet = tcp((src, 1), (nowhere, 80), TcpFlags::SYN);
@@ -54,4 +56,24 @@ fn what_is_sent_on_to_the_loopback_address_of_ipv6_has_no_route() {
     lab.rules("router", "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to ::1");
     let journey = lab.send(&[("client", udp(("fd01::2", 5), ("fd02::2", 53)))]);
     assert_eq!(*stage(&journey), Stage::NoRoute);
+}
+
+/// `nf_send_reset`: the route is one to everybody.
+#[test]
+fn a_broadcast_to_the_host_itself_is_not_reset() {
+    let mut lab = Build::line();
+    lab.route("client", "broadcast 127.255.255.255/32 dev lo table 255");
+    lab.rules("client", "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -j REJECT --reject-with tcp-reset");
+    let journey = lab.send(&[("client", tcp(("127.0.0.1", 5), ("127.255.255.255", 80), TcpFlags::SYN))]);
+    assert_eq!(journey.outcome.name(), "dropped");
+}
+
+/// `icmpv6_send`: the address of all routers of a prefix may be a source.
+#[test]
+fn an_icmpv6_error_comes_from_the_anycast_address_that_was_asked() {
+    let mut lab = Build::line();
+    lab.route("router", "anycast fd01::/128 dev eth0 table 255");
+    lab.rules("router", "# ip6tables\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j REJECT");
+    let journey = lab.send(&[("server", udp(("fd02::2", 5), ("fd01::", 53)))]);
+    assert_eq!(answer(&journey).from_addr.to_string(), "fd01::");
 }

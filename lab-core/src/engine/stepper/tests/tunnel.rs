@@ -191,7 +191,7 @@ fn rules_see_fragments_whole_only_where_connections_are_tracked() {
     lab.rules("router", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p udp --dport 53 -j ACCEPT");
     let journey = lab.send(&[("client", packet())]);
     assert!(journey.unknown.iter().any(|u| u.contains("fragments")), "{:?}", journey.unknown);
-    lab.rules("router", "*nat\n:POSTROUTING ACCEPT [0:0]");
+    lab.rules("router", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -d 10.9.0.0/16 -j MASQUERADE");
     let journey = lab.send(&[("client", packet())]);
     assert!(journey.unknown.is_empty(), "{:?}", journey.unknown);
     assert_eq!(seen(&journey).length, 1500);
