@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab_core::engine::symbolic::Symbolic;
-use lab_core::model::{Lab, Probe};
+use lab_core::model::{Decision, Lab, Outcome, Probe, Stage};
 use lab_core::query::predict::{predict, Prediction};
 use lab_workspace::{compare, flows_of, GAPS};
 use proptest::test_runner::TestRunner;
@@ -33,6 +33,16 @@ const PATIENCE: Duration = Duration::from_millis(40);
 /// After how long what a packet found out about the way is forgotten: that
 /// lives for a tick of the kernel's clock, however soon it shall end.
 const FORGETTING: Duration = Duration::from_millis(20);
+
+/// After how long a host that refused a few packets for want of a route says so
+/// once more (`ip_error`; its limit is not a namespace's to set).
+const REFILLING: Duration = Duration::from_millis(1100);
+
+/// Whether a route, or the lack of one, refuses a packet.
+fn unroutable(outcome: &Outcome) -> bool {
+    let Outcome::Rejected { by: Decision::Stage { stage, .. }, .. } = outcome else { return false };
+    matches!(stage, Stage::NoRoute | Stage::HostUnreachable | Stage::Prohibit)
+}
 
 /// A number that no other probe of this process has.
 fn marker() -> u32 {
@@ -124,7 +134,8 @@ pub fn lab(
             let mut outcome = held(&captured, &observed, &predictions);
             if outcome.is_err() {
                 tally.repeated += 1;
-                std::thread::sleep(FORGETTING);
+                let limited = predictions.iter().flat_map(|p| &p.ways).any(|way| unroutable(&way.outcome));
+                std::thread::sleep(if limited { REFILLING } else { FORGETTING });
                 observed = send(&mut watch, &probes, PATIENCE);
                 outcome = held(&captured, &observed, &predictions);
             }

@@ -52,13 +52,14 @@ pub fn ambiguous(host: &Host, hook: Hook, family: Family) -> bool {
 /// not, and is not run then.
 pub fn tracks(host: &Host, family: Family) -> bool {
     let asks = |statement: &Statement| match statement {
-        Statement::Match(Match::Conntrack(_) | Match::Connmark(_) | Match::Unmodelled { .. }) => true,
+        Statement::Match(Match::Conntrack(_) | Match::Connmark(_)) => true,
+        Statement::Match(Match::Unmodelled { name, text }) => sounds(name, text),
         Statement::Match(Match::Nft(condition)) => about_connection(&condition.left),
         Statement::Target(target) => match target {
             Target::Connmark(_) | Target::CtZone { .. } | Target::Nat { .. } | Target::Netmap(_) => true,
             Target::Mangle(field, value) => *field == Mangle::CtMark || about_connection(value),
             Target::VerdictMap { key, .. } => about_connection(key),
-            Target::Unmodelled { .. } => true,
+            Target::Unmodelled { name, text } => sounds(name, text),
             _ => false,
         },
         Statement::Match(_) => false,
@@ -70,6 +71,13 @@ pub fn tracks(host: &Host, family: Family) -> bool {
     };
     let mut rules = host.ruleset.tables.iter().filter(own).flat_map(|t| &t.chains).flat_map(|c| &c.rules);
     rules.any(|rule| rule.statements.iter().any(asks))
+}
+
+/// Whether what is not modelled asks for connections by its name, or as nft's
+/// JSON has it.
+fn sounds(name: &str, text: &str) -> bool {
+    let names = ["CT", "helper", "cluster", "SYNPROXY", "synproxy", "flow"];
+    names.contains(&name) || name.to_ascii_lowercase().contains("conn") || text.contains("\"ct\"")
 }
 
 /// Why nothing is claimed of a broadcast that NAT concerns: a copy of it for the

@@ -274,11 +274,7 @@ impl<'a> Walk<'a, '_> {
         match crate::semantics::reject::answer(with, &skb.packet) {
             Some(kind) => {
                 let why = format!("{}: whether a packet's checksum is right", host.name);
-                if local
-                    && kind != AnswerKind::TcpReset
-                    && checked(&skb.packet)
-                    && self.choices.pick(2, &why) == 1
-                {
+                if kind != AnswerKind::TcpReset && checked(&skb.packet) && self.choices.pick(2, &why) == 1 {
                     return Step::Done(Outcome::Dropped { by });
                 }
                 self.answer(host, skb, kind, by, local)
@@ -288,9 +284,9 @@ impl<'a> Walk<'a, '_> {
     }
 }
 
-/// Whether an ICMP error of REJECT about what was delivered waits for a checksum
-/// that is not modelled: that of the whole packet, which protocols unknown here
-/// may not even have (`nf_reject_verify_csum`).
+/// Whether an ICMP error of REJECT waits for a checksum that is not modelled:
+/// that of the whole packet, which protocols unknown here may not even have
+/// (`nf_reject_verify_csum`, `nf_ip_checksum`).
 fn checked(packet: &Packet) -> bool {
     matches!(packet.transport, Transport::Other(protocol) if ![33, 47, 50, 51, 136].contains(&protocol))
 }

@@ -331,22 +331,18 @@ impl<'a> Symbolic<'a> {
     ) -> Result<(), Error> {
         let src = flow.now.ends.src;
         // Nowhere is the host itself (ip_route_output_key_hash_rcu).
-        let nowhere = self.sets.store.is_address(Field::Dst, IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))?;
-        let v4 = self.sets.store.family(Family::Ipv4)?;
-        let nowhere = self.sets.store.guard(v4, nowhere)?;
-        let (inside, outside) = self.divide(flow, nowhere)?;
+        let zero = || vec![IpNet::from(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))];
         let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
-        for part in inside {
+        let dst = flow.now.ends.dst;
+        for (nowhere, part) in self.by_address(&flow, dst, zero, |a| a.is_ipv4() && a.is_unspecified())? {
             match loopback {
+                _ if !nowhere => self.route_again(host, part, way, src, next)?,
                 Some(device) => {
                     let way = Way { device, gateway: None, broadcast: false, mtu: None };
                     next.push((part, Some(way)));
                 }
                 None => self.dropped(part, &host.name, Stage::Send("ENETUNREACH".into())),
             }
-        }
-        for flow in outside {
-            self.route_again(host, flow, way, src, next)?;
         }
         Ok(())
     }
