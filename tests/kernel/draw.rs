@@ -4,10 +4,13 @@
 use std::net::IpAddr;
 
 use lab_core::engine::symbolic::{Ending, Flowed, Sending, Symbolic};
-use lab_core::model::{Host, How, Interface, Lab, Packet, PortValue, Probe, TcpFlags, Transport};
+use lab_core::model::{
+    Host, How, Interface, InterfaceKind, Lab, Packet, PortValue, Probe, TcpFlags, Transport,
+};
 use lab_core::space::{header, Field, Ref};
 use lab_core::strategies;
 use lab_workspace::{packet_of, Entrance};
+use proptest::prop_oneof;
 use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
@@ -17,6 +20,7 @@ use crate::wire;
 
 /// How many entrances of a lab are used, and how many packets by each.
 const ENTRANCES: usize = 4;
+const LAYERED_ENTRANCES: usize = 8;
 const BLIND: usize = 4;
 const AIMED: usize = 10;
 
@@ -80,19 +84,58 @@ fn passes(entrance: Entrance, flowed: &Flowed) -> bool {
     }
 }
 
+/// Now and then with a tag that a VLAN device or a bridge there asks for, or by
+/// a socket bound to a VRF.
+fn layered(runner: &mut TestRunner, host: &Host, how: How) -> How {
+    match how {
+        How::Inject(iface, None) => {
+            let mut tags: Vec<u16> = host
+                .interfaces
+                .iter()
+                .filter(|i| i.link.as_deref() == Some(&iface))
+                .filter_map(|i| match &i.kind {
+                    InterfaceKind::Vlan(tag) => Some(tag.id),
+                    _ => None,
+                })
+                .collect();
+            let filtered = host.interface(&iface).is_some_and(|i| !i.vlans.is_empty());
+            if filtered {
+                tags.extend([0, 1, 10, 20]);
+            }
+            let tagged = !tags.is_empty() && random(runner, 3) > usize::from(filtered);
+            let tag = tagged.then(|| tags[random(runner, tags.len())]);
+            How::Inject(iface, tag)
+        }
+        How::Originate(None) => {
+            let vrf = host.interfaces.iter().find(|i| matches!(i.kind, InterfaceKind::Vrf(_)));
+            How::Originate(vrf.filter(|_| random(runner, 3) > 0).map(|vrf| vrf.name.clone()))
+        }
+        how => how,
+    }
+}
+
 /// What labs and packets are drawn from: to set it up takes longer than to draw.
 pub struct Deck {
+    entrances: usize,
     labs: BoxedStrategy<Lab>,
     packets: BoxedStrategy<Packet>,
 }
 
-impl Default for Deck {
-    fn default() -> Self {
-        Deck { labs: strategies::lab(), packets: strategies::packet().boxed() }
-    }
-}
-
 impl Deck {
+    /// What to draw from; most often labs with devices on top of others where
+    /// the kernel has such.
+    pub fn new(layered: bool) -> Self {
+        let (entrances, labs) = match layered {
+            // To build a lab there takes long.
+            true => {
+                let labs = prop_oneof![1 => strategies::lab(), 7 => strategies::layered()];
+                (LAYERED_ENTRANCES, labs.boxed())
+            }
+            false => (ENTRANCES, strategies::lab()),
+        };
+        Deck { entrances, labs, packets: strategies::packet().boxed() }
+    }
+
     /// A lab.
     pub fn lab(&self, runner: &mut TestRunner) -> Lab {
         self.labs.new_tree(runner).expect("a lab can be drawn").current()
@@ -154,7 +197,7 @@ impl Deck {
         engine.limit = PARTS;
         let all = entrances(lab);
         let mut entering = Vec::new();
-        for place in 0..ENTRANCES {
+        for place in 0..self.entrances {
             let entrance = all[random(runner, all.len())];
             let like = wire::sendable(&self.packet(runner));
             let flows = entrance.flows(engine, &like).ok();
@@ -178,10 +221,14 @@ impl Deck {
                     !scoped
                 })
                 .filter(|p| !(matches!(entrance, Entrance::Send(..)) && unnamed(p)))
+                .collect::<Vec<_>>();
+            let probes = probes
+                .into_iter()
                 .enumerate()
                 .map(|(number, packet)| {
                     let id = format!("p{place}-{number}");
-                    Probe { id, at: at.name.clone(), how: how.clone(), packet, flow: None }
+                    let how = layered(runner, at, how.clone());
+                    Probe { id, at: at.name.clone(), how, packet, flow: None }
                 })
                 .collect();
             entering.push(Entering { entrance, flows, probes });

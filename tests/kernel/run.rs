@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab_core::engine::symbolic::Symbolic;
-use lab_core::model::{Lab, Probe};
+use lab_core::model::{How, Lab, Probe};
 use lab_core::query::predict::{predict, Prediction};
 use lab_workspace::{compare, flows_of, GAPS};
 use proptest::test_runner::TestRunner;
@@ -60,6 +60,9 @@ fn in_sets(
     probe: &Probe,
 ) -> Option<Result<(), String>> {
     let flows = entering.flows.as_ref()?;
+    if !matches!(probe.how, How::Originate(None) | How::Inject(_, None)) {
+        return None;
+    }
     let headers = engine.headers().ok()?;
     let store = engine.store();
     if store.lookup(headers, &lab_core::space::header(&probe.packet)) == 0 {
