@@ -138,7 +138,9 @@ fn wire(lab: &Lab, built: &mut Built) -> Result<(), String> {
 fn sit(lab: &Lab, built: &Built) -> Result<(), String> {
     for (below, upper) in &lab.macvlans {
         let device = lab.hosts[&upper.host].interface(&upper.interface).ok_or("a macvlan of no host")?;
-        let InterfaceKind::Macvlan(mode) = device.kind else { return Err("a macvlan of another kind".into()) };
+        let InterfaceKind::Macvlan(mode) = device.kind else {
+            return Err("a macvlan of another kind".into());
+        };
         let (lower, name, own) = (&below.interface, &upper.interface, mac(device));
         let there = built.hosts[&upper.host].path();
         // Its own name may be another's where it is made.
@@ -189,9 +191,8 @@ fn dress(lab: &Lab, host: &Host, space: &Space, wires: &BTreeMap<Place, String>,
         batch += &route_text(host, route);
     }
     // The kernel adds what its first VRF asks for.
-    let own = |r: &&PolicyRule| {
-        !PolicyRule::initial(r.family).contains(r) && r.action != PolicyAction::LookupVrf
-    };
+    let own =
+        |r: &&PolicyRule| !PolicyRule::initial(r.family).contains(r) && r.action != PolicyAction::LookupVrf;
     for rule in host.rules.iter().filter(own) {
         batch += &rule_text(rule);
     }

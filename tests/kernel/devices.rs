@@ -36,7 +36,9 @@ pub fn made(device: &Interface) -> Result<String, String> {
             format!("link add {link}name {name} {mac} type vlan protocol {protocol} id {}\n", tag.id)
         }
         InterfaceKind::Bond(bond) => format!("link add {name} {mac} type bond mode {}\n", bond.mode),
-        InterfaceKind::Macvlan(mode) => format!("link add {link}name {name} {mac} type macvlan mode {mode}\n"),
+        InterfaceKind::Macvlan(mode) => {
+            format!("link add {link}name {name} {mac} type macvlan mode {mode}\n")
+        }
         InterfaceKind::Vrf(table) => format!("link add {name} type vrf table {table}\n"),
         InterfaceKind::Tunnel(tunnel) => {
             format!("link add {name} {mac} mtu {} {}\n", device.mtu, tunnel_type(tunnel))

@@ -72,6 +72,16 @@ fn unnamed(packet: &Packet) -> bool {
     packet.src.is_unspecified() || packet.src.is_multicast() || all
 }
 
+/// The addresses that tunnels lead to: those of their own ends, which few packets
+/// drawn blindly are for.
+fn tunnel_ends(lab: &Lab) -> Vec<IpAddr> {
+    let devices = lab.all_hosts().flat_map(|h| &h.interfaces);
+    let tunnels = devices.filter(|i| {
+        matches!(i.kind, InterfaceKind::Tunnel(_) | InterfaceKind::Wireguard(_) | InterfaceKind::Vxlan(_))
+    });
+    tunnels.flat_map(|i| i.addresses.iter().map(|a| a.address)).filter(|a| !link_local(*a)).collect()
+}
+
 /// Whether a flow's packets pass a host on their way.
 fn passes(entrance: Entrance, flowed: &Flowed) -> bool {
     let ends = match &flowed.ending {
@@ -150,10 +160,12 @@ impl Deck {
         &self,
         runner: &mut TestRunner,
         engine: &mut Symbolic,
+        lab: &Lab,
         (entrance, flows): (Entrance, &[Flowed]),
         like: &Packet,
     ) -> Vec<Packet> {
         let mut all: Vec<Packet> = (0..BLIND).map(|_| self.packet(runner)).collect();
+        let ends = tunnel_ends(lab);
         let arrives = |f: &&Flowed| matches!(f.ending, Ending::Delivered(_) | Ending::ForwardedOut(_));
         let (good, bad): (Vec<&Flowed>, Vec<&Flowed>) = flows.iter().partition(|f| arrives(f));
         for place in 0..AIMED {
@@ -164,8 +176,15 @@ impl Deck {
             let far: Vec<&Flowed> = from.iter().filter(|f| passes(entrance, f)).copied().collect();
             let from = if far.is_empty() || place % 5 == 4 { from } else { &far };
             let flowed = from[random(runner, from.len())];
-            let near = header(&self.packet(runner));
+            let mut near = self.packet(runner);
+            let through: Vec<IpAddr> =
+                ends.iter().copied().filter(|a| a.is_ipv4() == near.dst.is_ipv4()).collect();
+            if !through.is_empty() && place % 2 == 0 {
+                near.dst = through[random(runner, through.len())];
+            }
+            let near = header(&near);
             let wanted: &[Field] = match place % 4 {
+                0 if !through.is_empty() => &[Field::Dst, Field::Protocol, Field::Sport, Field::Dport],
                 0 => &[Field::Family, Field::Protocol, Field::Sport, Field::Dport],
                 1 => &[Field::Dst, Field::Protocol],
                 2 => &[Field::Src, Field::Dst],
@@ -205,7 +224,8 @@ impl Deck {
                 Entrance::Send(host, _) => (host, How::Originate(None)),
                 Entrance::Inject(host, device) => (host, How::Inject(device.name.clone(), None)),
             };
-            let drawn = self.packets(runner, engine, (entrance, flows.as_deref().unwrap_or_default()), &like);
+            let of = (entrance, flows.as_deref().unwrap_or_default());
+            let drawn = self.packets(runner, engine, lab, of, &like);
             let probes = drawn
                 .into_iter()
                 .map(|p| Packet { ttl: like.ttl, length: like.length, df: like.df, mark: 0, ..p })

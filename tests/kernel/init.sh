@@ -10,6 +10,11 @@ mount -t devtmpfs dev /dev 2>/dev/null
 ln -s /proc/self/fd/0 /dev/stdin
 echo /busybox/modprobe >/proc/sys/kernel/modprobe
 echo 1 >/proc/sys/kernel/printk
+# No limits to errors: these are of no namespace.
+echo 0 >/proc/sys/net/ipv4/route/error_cost
+echo 0 >/proc/sys/net/ipv4/icmp_ratemask
+echo 100000 >/proc/sys/net/ipv4/icmp_msgs_per_sec
+echo 100000 >/proc/sys/net/ipv4/icmp_msgs_burst
 # Else every namespace gets a device of each kind of tunnel.
 echo 1 >/proc/sys/net/core/fb_tunnels_only_for_init_net
 

@@ -137,6 +137,9 @@ pub fn lab(
         }
     }
     drop(engine);
+    for _ in 0..watch.old_errors {
+        tally.left.count("observing", "an error that a tunnel tells of an earlier packet");
+    }
     watch.close();
     tally.labs += 1;
     Ok(wrong)

@@ -39,6 +39,9 @@ fn kinds(lab: &Lab, observed: &Observed) -> BTreeSet<String> {
             InterfaceKind::Macvlan(mode) => drop(found.insert(format!("macvlan {mode}"))),
             kind => drop(found.insert(kind.to_string())),
         }
+        if host.vrf_of(&device.name).is_some() {
+            found.insert("vrf".to_owned());
+        }
         let bridge = device.master.as_deref().and_then(|m| host.interface(m)).map(|m| &m.kind);
         if matches!(bridge, Some(InterfaceKind::Bridge(settings)) if settings.vlan_filtering) {
             found.insert("bridge that filters VLANs".to_owned());

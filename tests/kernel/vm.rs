@@ -16,14 +16,8 @@ use std::process::Command;
 const INSIDE: &str = "LAB_KERNEL_INSIDE";
 
 /// What of the environment is handed over.
-const HANDED: [&str; 6] = [
-    "LAB_SEED",
-    "LAB_KERNEL_MINUTES",
-    "LAB_KERNEL_LABS",
-    "LAB_KERNEL_LAB",
-    "LAB_KERNEL_LEFT",
-    "LAB_SHRINK",
-];
+const HANDED: [&str; 6] =
+    ["LAB_SEED", "LAB_KERNEL_MINUTES", "LAB_KERNEL_LABS", "LAB_KERNEL_LAB", "LAB_KERNEL_LEFT", "LAB_SHRINK"];
 
 /// What makes and runs the machine, by the package that has it.
 const MAKERS: [(&str, &str); 3] =

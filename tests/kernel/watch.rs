@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use lab_core::model::{AnswerKind, Host, How, InterfaceKind, Lab, Packet, Place, Probe};
+use lab_core::addr::Family;
+use lab_core::model::{
+    AnswerKind, Host, How, Interface, InterfaceKind, Lab, Packet, Place, Probe, TunnelKind,
+};
 use lab_core::semantics::segment;
 
 use crate::build::{self, Built};
@@ -67,6 +70,33 @@ impl Observed {
         } else {
             "dropped"
         }
+    }
+
+    /// Leaves out what a tunnel says of earlier packets: one about which its host
+    /// heard an error lets it tell the senders of the next ones, which it sends
+    /// all the same (`ip_tunnel_xmit`). How many that were.
+    fn forget_old_errors(&mut self, lab: &Lab) -> usize {
+        let over_v4 = |at: &Place| match lab.host(&at.host).and_then(|h| h.interface(&at.iface)) {
+            Some(Interface { kind: InterfaceKind::Tunnel(tunnel), .. }) => {
+                tunnel.kind.outer() == Family::Ipv4 && tunnel.kind != TunnelKind::Sit
+            }
+            _ => false,
+        };
+        let sent: BTreeSet<&str> = self
+            .hops
+            .windows(2)
+            .filter(|two| two.iter().all(|hop| hop.outgoing) && two[0].at.host == two[1].at.host)
+            .filter(|two| over_v4(&two[0].at))
+            .map(|two| two[0].at.host.as_str())
+            .collect();
+        let own = |answer: &Answered| {
+            let from = lab.host(&answer.at.host).and_then(|h| h.interface_with(answer.from));
+            let unreachable = [AnswerKind::Icmp(3, 1), AnswerKind::Icmp6(1, 3)].contains(&answer.kind);
+            unreachable && from.is_some() && sent.contains(answer.at.host.as_str())
+        };
+        let before = self.answers.len();
+        self.answers.retain(|answer| !own(answer));
+        before - self.answers.len()
     }
 
     /// Whether it came to a host that had to send it on: it went out again, or
@@ -144,6 +174,8 @@ pub struct Watch<'a> {
     outside: Post,
     /// Whether there is WireGuard, which takes its time.
     guarded: bool,
+    /// How many answers were about earlier packets.
+    pub old_errors: usize,
     buffer: Vec<u8>,
 }
 
@@ -155,7 +187,15 @@ impl<'a> Watch<'a> {
             posts.insert(name.clone(), Post::open(space, lab.host(name))?);
         }
         let outside = Post::open(&built.outside, None)?;
-        Ok(Watch { lab, built, posts, outside, guarded: guard::any(lab), buffer: vec![0; 1 << 16] })
+        Ok(Watch {
+            lab,
+            built,
+            posts,
+            outside,
+            guarded: guard::any(lab),
+            old_errors: 0,
+            buffer: vec![0; 1 << 16],
+        })
     }
 
     /// Closes every socket, in the background: the kernel waits for its
@@ -199,6 +239,7 @@ impl<'a> Watch<'a> {
             std::thread::sleep(Duration::from_micros(500));
             asking |= self.see(marker, &mut observed);
         }
+        self.old_errors += observed.forget_old_errors(self.lab);
         observed
     }
 
