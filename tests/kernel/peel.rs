@@ -46,7 +46,8 @@ pub fn carried(bytes: &[u8]) -> Option<&[u8]> {
     let inner = match protocol {
         4 | 41 => Some(rest),
         47 => gre(rest),
-        17 if number(rest, 2) == Some(4789) && rest.get(8) == Some(&8) => frame(rest.get(16..)?),
+        // VXLAN, whatever its port was rewritten to.
+        17 if rest.get(8..12) == Some(&[8, 0, 0, 0]) => frame(rest.get(16..)?),
         _ => None,
     };
     inner.filter(|bytes| wire::packet(bytes).is_some())

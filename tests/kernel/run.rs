@@ -30,6 +30,10 @@ pub struct Disagreement {
 /// second time: no processor is that busy.
 const PATIENCE: Duration = Duration::from_millis(40);
 
+/// After how long what a packet found out about the way is forgotten: that
+/// lives for a tick of the kernel's clock, however soon it shall end.
+const FORGETTING: Duration = Duration::from_millis(20);
+
 /// A number that no other probe of this process has.
 fn marker() -> u32 {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -123,6 +127,7 @@ pub fn lab(
             let mut outcome = held(&captured, &observed, &predictions);
             if outcome.is_err() {
                 tally.repeated += 1;
+                std::thread::sleep(FORGETTING);
                 observed = send(&mut watch, &probes, PATIENCE);
                 outcome = held(&captured, &observed, &predictions);
             }

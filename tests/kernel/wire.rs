@@ -67,13 +67,18 @@ fn payload(packet: &Packet, marker: u32) -> Vec<u8> {
     let header = ip + transport_header(&packet.transport);
     let mut bytes = vec![0; packet.length.saturating_sub(header) as usize];
     let mut at = 8;
-    if let Transport::Sctp { init: true, .. } = packet.transport {
-        // INIT, alone in its packet: its length, a tag that is not 0, a window,
-        // streams.
+    if let Transport::Sctp { init, .. } = packet.transport {
         let [high, low] = (bytes.len() as u16).to_be_bytes();
-        bytes[..4].copy_from_slice(&[1, 0, high, low]);
-        bytes[8..16].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 1]);
-        at = 4;
+        if init {
+            // INIT, alone in its packet: its length, a tag that is not 0, a
+            // window, streams.
+            bytes[..4].copy_from_slice(&[1, 0, high, low]);
+            bytes[8..16].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 1]);
+            at = 4;
+        } else {
+            // DATA, from its beginning to its end.
+            bytes[..4].copy_from_slice(&[0, 3, high, low]);
+        }
     }
     if bytes.len() >= at + 4 {
         bytes[at..at + 4].copy_from_slice(&marker.to_be_bytes());

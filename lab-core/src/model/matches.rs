@@ -129,6 +129,21 @@ pub struct ConntrackMatch {
     pub direction: Option<Direction>,
 }
 
+impl ConntrackMatch {
+    /// Whether it asks for more than state and direction: for what a
+    /// connection holds.
+    pub fn asks_of_connection(&self) -> bool {
+        let ConntrackMatch { legacy_state, states, direction, .. } = self;
+        let plain = ConntrackMatch {
+            legacy_state: *legacy_state,
+            states: states.clone(),
+            direction: *direction,
+            ..ConntrackMatch::default()
+        };
+        *self != plain
+    }
+}
+
 /// What an address is to a host (`-m addrtype`, nft `fib … type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]

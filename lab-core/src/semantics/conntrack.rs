@@ -102,14 +102,45 @@ pub enum Info {
     RelatedReply,
     /// It is not to be tracked.
     Untracked,
+    /// A rule has said in which zones it is to be tracked, and nothing has been
+    /// looked up yet: rules see a new packet of a blank connection, the template
+    /// (`xt_CT.c`, `nft_ct.c`).
+    Template,
 }
+
+/// The zones of the original and the reply direction, by a rule that sets one
+/// for a direction, or for both.
+pub fn zones(zone: u16, direction: Option<Direction>) -> (u16, u16) {
+    match direction {
+        None => (zone, zone),
+        Some(Direction::Original) => (zone, 0),
+        Some(Direction::Reply) => (0, zone),
+    }
+}
+
+/// Whether a new connection may be taken for one that is known, and its packet
+/// lost (`nf_ct_resolve_clash`): only where either has a zone for one direction
+/// alone does a look-up miss what an insertion finds.
+pub(crate) fn may_clash(new: (u16, u16), mut known: impl Iterator<Item = (u16, u16)>) -> bool {
+    let uneven = |(original, reply): (u16, u16)| original != reply;
+    known.any(|zones| uneven(zones) || uneven(new))
+}
+
+/// Why nothing is claimed of such a packet.
+pub(crate) const CLASH: &str = "whether connections of uneven zones clash";
+
+/// Why nothing is claimed once a rule has written the mark of a template.
+pub(crate) const TEMPLATE_MARK: &str = "the mark of a connection's template";
+
+/// Why something is not known that compares what a template holds.
+pub(crate) const TEMPLATE: &str = "what stands in the template of a connection";
 
 impl Info {
     /// The state that rules see.
     pub fn state(self) -> ConntrackState {
         match self {
             Info::Invalid => ConntrackState::Invalid,
-            Info::New => ConntrackState::New,
+            Info::New | Info::Template => ConntrackState::New,
             Info::Established | Info::EstablishedReply => ConntrackState::Established,
             Info::Related | Info::RelatedReply => ConntrackState::Related,
             Info::Untracked => ConntrackState::Untracked,
@@ -216,12 +247,13 @@ pub enum Found {
 pub struct Connections(pub Vec<Connection>);
 
 impl Connections {
-    /// The connection that has this tuple in one of its directions.
-    pub fn find(&self, tuple: &Tuple, zone: u16) -> Option<(usize, Direction)> {
+    /// The connection that has this tuple, and the zone, in one of its
+    /// directions (`nf_ct_key_equal`, `nf_conntrack_find_get`).
+    pub fn find(&self, tuple: &Tuple, zones: (u16, u16)) -> Option<(usize, Direction)> {
         self.0.iter().enumerate().filter(|(_, c)| c.confirmed && !c.dead).find_map(|(index, c)| {
-            if c.original == *tuple && c.original_zone == zone {
+            if c.original == *tuple && c.original_zone == zones.0 {
                 Some((index, Direction::Original))
-            } else if c.reply == *tuple && c.reply_zone == zone {
+            } else if c.reply == *tuple && c.reply_zone == zones.1 {
                 Some((index, Direction::Reply))
             } else {
                 None
@@ -229,14 +261,16 @@ impl Connections {
         })
     }
 
-    /// Whether another connection already has this tuple as its reply
-    /// (`nf_nat_used_tuple`).
-    pub fn taken(&self, reply: &Tuple, by_other_than: &Tuple) -> bool {
-        self.0.iter().any(|c| {
-            c.confirmed
-                && !c.dead
-                && c.original != *by_other_than
-                && (c.reply == *reply || c.original == *reply)
+    /// Whether another connection already has what is to be the reply tuple of
+    /// one (`nf_nat_used_tuple`). Where the original direction has a zone of its
+    /// own, that of other connections is not looked at: it hashes elsewhere.
+    pub fn taken(&self, reply: &Tuple, by_other_than: &Connection) -> bool {
+        let own = by_other_than;
+        self.0.iter().filter(|c| c.confirmed && !c.dead && c.original != own.original).any(|c| {
+            c.reply == *reply && c.reply_zone == own.reply_zone
+                || c.original == *reply
+                    && c.original_zone == own.original_zone
+                    && c.original_zone == own.reply_zone
         })
     }
 
@@ -245,7 +279,7 @@ impl Connections {
     /// direction, as a `CT --zone` target set them.
     pub fn track(&mut self, host: &Host, packet: &Packet, zones: (u16, u16)) -> Found {
         if packet.transport.is_icmp_error() {
-            return self.track_error(packet, zones.0);
+            return self.track_error(packet, zones);
         }
         if let Transport::Icmp6 { kind, .. } = packet.transport {
             // Neighbour discovery and multicast listener messages
@@ -260,7 +294,7 @@ impl Connections {
             }
         }
         let Some(tuple) = Tuple::of(packet) else { return Found::None(Info::Invalid) };
-        match self.find(&tuple, zones.0) {
+        match self.find(&tuple, zones) {
             Some((index, direction)) if self.reopens(index, direction, packet) => {
                 self.0[index].dead = true;
                 open(host, packet, tuple, zones)
@@ -315,10 +349,10 @@ impl Connections {
 
     /// An ICMP error belongs to the connection of the packet it quotes
     /// (`nf_conntrack_inet_error`).
-    fn track_error(&self, packet: &Packet, zone: u16) -> Found {
+    fn track_error(&self, packet: &Packet, zones: (u16, u16)) -> Found {
         let invalid = Found::None(Info::Invalid);
         let Some(inner) = packet.quoted().and_then(Tuple::of) else { return invalid };
-        let Some((index, direction)) = self.find(&inner.inverted(), zone) else { return invalid };
+        let Some((index, direction)) = self.find(&inner.inverted(), zones) else { return invalid };
         let connection = &self.0[index];
         let expected = match direction {
             Direction::Original => connection.original.dst,

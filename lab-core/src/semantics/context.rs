@@ -34,3 +34,13 @@ pub struct Context<'a> {
     /// The table of the rule, for its named sets.
     pub table: &'a Table,
 }
+
+impl Context<'_> {
+    /// The mark of its connection; a template has none yet.
+    pub fn connection_mark(&self) -> Option<u32> {
+        match (self.connection, self.info) {
+            (None, Info::Template) => Some(0),
+            (connection, _) => connection.map(|c| c.mark),
+        }
+    }
+}

@@ -2,11 +2,13 @@
 //! how packets are rewritten by it. Follows `net/netfilter/nf_nat_core.c`,
 //! `nf_nat_masquerade.c`, `nf_nat_redirect.c`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
 
 use super::conntrack::{Connection, Connections, Info, Tuple};
 use crate::addr::PortRange;
-use crate::model::{Direction, Packet, Payload, PortValue, Transport};
+use crate::model::{Address, Direction, Interface, Packet, Payload, PortValue, Transport};
 
 /// Which end of a packet is rewritten at a hook (`HOOK2MANIP`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub fn settle(known: &Connections, connection: &mut Connection, end: End, mappin
         End::Source => wanted.src = mapping.address.unwrap_or(wanted.src),
         End::Destination => wanted.dst = mapping.address.unwrap_or(wanted.dst),
     }
-    let free = |tuple: &Tuple| !known.taken(&tuple.inverted(), &connection.original);
+    let free = |tuple: &Tuple| !known.taken(&tuple.inverted(), connection);
     let has_ports = matches!(current.protocol, 6 | 17 | 132 | 33 | 136);
     let query = matches!(current.protocol, 1 | 58);
     let port = match end {
@@ -167,4 +169,61 @@ pub fn translate(packet: &mut Packet, connection: &Connection, info: Info, end: 
     }
     rewrite(packet, &opposite.inverted(), end);
     true
+}
+
+/// The address that REDIRECT sends what came in by a device to: its first of
+/// IPv4, and of IPv6 the first whose scope the old destination has
+/// (`nf_nat_redirect.c`). None: the packet is dropped.
+pub fn redirect_to(device: &Interface, destination: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(destination) = destination else {
+        return device.addresses.iter().map(|a| a.address).find(IpAddr::is_ipv4);
+    };
+    let wanted = scope(destination);
+    let usable = |own: &&Address| match own.address {
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => false,
+        IpAddr::V6(a) => !own.tentative && (wanted == 0 || scope(a) & wanted != 0),
+        IpAddr::V4(_) => false,
+    };
+    device.addresses.iter().find(usable).map(|own| own.address)
+}
+
+/// The prefixes that [`redirect_to`] tells apart.
+pub fn redirect_nets() -> Vec<IpNet> {
+    let groups = (0..=15_u16)
+        .flat_map(|flags| {
+            [1, 2, 5].map(|scope| Ipv6Addr::new(0xff00 | flags << 4 | scope, 0, 0, 0, 0, 0, 0, 0))
+        })
+        .map(|a| (a, 16));
+    let plain = [
+        (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+        (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10),
+        (Ipv6Addr::UNSPECIFIED, 96),
+        (Ipv6Addr::UNSPECIFIED, 128),
+        (Ipv6Addr::LOCALHOST, 128),
+    ];
+    groups.chain(plain).filter_map(|(a, len)| IpNet::new(IpAddr::V6(a), len).ok()).collect()
+}
+
+/// `ipv6_addr_scope`: the bits of an address's type by which kernels tell how
+/// far it reaches; 0: everywhere.
+fn scope(address: Ipv6Addr) -> u8 {
+    const LOOPBACK: u8 = 0x10;
+    const LINK: u8 = 0x20;
+    const SITE: u8 = 0x40;
+    const COMPATIBLE: u8 = 0x80;
+    let [first, ..] = address.segments();
+    match first {
+        0xff00..=0xffff => match first & 0xf {
+            1 => LOOPBACK,
+            2 => LINK,
+            5 => SITE,
+            _ => 0,
+        },
+        0xfe80..=0xfebf => LINK,
+        0xfec0..=0xfeff => SITE,
+        _ if address.is_unspecified() => 0,
+        _ if address.is_loopback() => LOOPBACK,
+        _ if address.to_bits() >> 32 == 0 => COMPATIBLE,
+        _ => 0,
+    }
 }

@@ -7,10 +7,10 @@
 use std::net::IpAddr;
 
 use super::addrtype::address_type;
-use super::conntrack::Info;
+use super::conntrack::{Info, TEMPLATE};
 use super::header::in_range;
 use super::matches::compare;
-use super::routing::{lookup, Flow, Lookup};
+use super::routing::{link_local, lookup, Flow, Lookup};
 use super::{Context, Tri};
 use crate::addr::{Family, Mac, PortRange};
 use crate::model::{
@@ -106,6 +106,12 @@ pub fn value(expression: &Expression, at: &Context) -> Value {
             ConntrackState::New => 8,
             ConntrackState::Untracked => 64,
         }),
+        Expression::CtDirection if at.info == Info::Template => plain(0),
+        Expression::CtStatus | Expression::CtAddress(..) | Expression::CtPort(..)
+            if at.info == Info::Template =>
+        {
+            Value::Unknown(TEMPLATE.into())
+        }
         Expression::CtStatus => match at.connection {
             None => Value::Absent,
             Some(c) => plain(
@@ -120,7 +126,7 @@ pub fn value(expression: &Expression, at: &Context) -> Value {
             (None, _) | (_, Info::Invalid | Info::Untracked) => Value::Absent,
             (Some(_), info) => plain(u128::from(info.direction() == Direction::Reply)),
         },
-        Expression::CtMark => at.connection.map_or(Value::Absent, |c| plain(c.mark.into())),
+        Expression::CtMark => at.connection_mark().map_or(Value::Absent, |mark| plain(mark.into())),
         Expression::CtAddress(direction, destination) => at.connection.map_or(Value::Absent, |c| {
             let tuple = if *direction == Direction::Original { c.original } else { c.reply };
             number(if *destination { tuple.dst } else { tuple.src })
@@ -223,11 +229,18 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
     if at.hook == Hook::Prerouting && loopback {
         return found(at.input);
     }
+    // What reaches as far as its link is asked by the packet's device
+    // (nft_fib6_flowi_init).
+    let own = match at.hook {
+        Hook::Postrouting => at.output,
+        Hook::Output => None,
+        _ => at.input,
+    };
     let flow = Flow {
         dst: asked,
         src: Some(other),
         iif: "lo",
-        oif: None,
+        oif: device.or(own).filter(|_| link_local(asked)),
         vrf: None,
         mark: if has("mark") { packet.mark } else { 0 },
         tos: packet.tos,
@@ -238,7 +251,8 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
         Lookup::Unknown(why) => Value::Unknown(why),
         Lookup::NoRoute | Lookup::Refused(_) => found(None),
         Lookup::Found(route, hops) => {
-            if route.kind != RouteKind::Unicast {
+            let group = asked.is_ipv6() && route.kind == RouteKind::Multicast;
+            if route.kind != RouteKind::Unicast && !group {
                 return found(None);
             }
             match device {
@@ -345,7 +359,8 @@ pub fn holds(condition: &NftMatch, at: &Context) -> Tri {
             .inverted(condition.comparison == Comparison::NotEqual),
         other => {
             // One constant stands on the right of an order or bit test.
-            let Some([Atom::Range(right, _)]) = elements.first().map(Vec::as_slice) else { return Tri::No };
+            let Some([Atom::Range(low, high)]) = elements.first().map(Vec::as_slice) else { return Tri::No };
+            let right = &bound(other, *low, *high);
             match left {
                 Value::Number(n) => compare(other, n, *right).into(),
                 Value::Port(PortValue::Is(n)) => compare(other, n.into(), *right).into(),
@@ -354,6 +369,15 @@ pub fn holds(condition: &NftMatch, at: &Context) -> Tri {
                 Value::Name(_) | Value::Parts(_) | Value::Absent => Tri::No,
             }
         }
+    }
+}
+
+/// The end of a prefix that an order test is about: the kernel masks the left
+/// side, so that only what lies behind all of the prefix is greater.
+pub(super) fn bound(comparison: Comparison, low: u128, high: u128) -> u128 {
+    match comparison {
+        Comparison::Greater | Comparison::LessOrEqual => high,
+        _ => low,
     }
 }
 

@@ -181,12 +181,41 @@ fn vrf_table(host: &Host, flow: &Flow) -> Option<RouteTable> {
     }
 }
 
-fn usable<'a>(route: &'a Route, flow: &Flow, strict: bool) -> Vec<&'a NextHop> {
+/// Whether a destination means something on one link only, so that IPv6 takes
+/// only routes by that link (`rt6_need_strict`).
+pub fn by_link_alone(dst: IpAddr) -> bool {
+    match dst {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(dst) => dst.is_multicast() || dst.is_loopback() || dst.is_unicast_link_local(),
+    }
+}
+
+/// Whether an address or group of IPv6 reaches as far as its link
+/// (`IPV6_ADDR_LINKLOCAL`).
+pub(crate) fn link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(a) => a.is_unicast_link_local() || a.is_multicast() && a.segments()[0] & 0xf == 2,
+    }
+}
+
+/// The link that next hops must leave by.
+fn link<'a>(flow: &Flow<'a>) -> Option<&'a str> {
+    let came = (flow.iif != "lo").then_some(flow.iif);
+    match flow.dst {
+        IpAddr::V4(_) => flow.oif,
+        dst if by_link_alone(dst) => flow.oif.or(came),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn usable<'a>(route: &'a Route, flow: &Flow) -> Vec<&'a NextHop> {
+    let link = link(flow);
     route
         .next_hops
         .iter()
         .filter(|hop| !hop.dead)
-        .filter(|hop| !strict || flow.oif.is_none() || hop.interface.as_deref() == flow.oif)
+        .filter(|hop| link.is_none() || hop.interface.as_deref() == link)
         .collect()
 }
 
@@ -216,9 +245,18 @@ pub fn lookup_table<'a>(host: &'a Host, table: RouteTable, flow: &Flow) -> Looku
             r.metric,
         )
     });
+    let bound = !v4 && link(flow).is_some_and(|link| link != "lo");
     for (position, route) in candidates.iter().enumerate() {
         if !route.unmodelled.is_empty() {
             return Lookup::Unknown(format!("route {}: {}", route.destination, route.unmodelled));
+        }
+        let refuses = matches!(
+            route.kind,
+            RouteKind::Throw | RouteKind::Unreachable | RouteKind::Blackhole | RouteKind::Prohibit
+        );
+        if refuses && bound {
+            // Such routes of IPv6 are the loopback's.
+            continue;
         }
         match route.kind {
             RouteKind::Throw => return Lookup::NoRoute,
@@ -227,15 +265,15 @@ pub fn lookup_table<'a>(host: &'a Host, table: RouteTable, flow: &Flow) -> Looku
             }
             RouteKind::Nat => return Lookup::Unknown(format!("nat route {}", route.destination)),
             RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast | RouteKind::Anycast => {
-                let hops = usable(route, flow, v4);
-                if !v4 || !hops.is_empty() || route.next_hops.is_empty() {
+                let hops = usable(route, flow);
+                if !(v4 || bound) || !hops.is_empty() || route.next_hops.is_empty() {
                     return Lookup::Found(route, hops);
                 }
             }
             RouteKind::Unicast => {
                 // IPv6 keeps the next hops of one multipath route as routes
                 // of equal prefix and metric (siblings).
-                let mut hops = usable(route, flow, v4);
+                let mut hops = usable(route, flow);
                 if !v4 {
                     let twins = candidates[position + 1..].iter().take_while(|other| {
                         other.destination == route.destination
@@ -245,7 +283,7 @@ pub fn lookup_table<'a>(host: &'a Host, table: RouteTable, flow: &Flow) -> Looku
                     });
                     let by_gateway = |hop: &&NextHop| hop.gateway.is_some();
                     if hops.iter().all(by_gateway) {
-                        hops.extend(twins.flat_map(|r| usable(r, flow, v4)).filter(by_gateway));
+                        hops.extend(twins.flat_map(|r| usable(r, flow)).filter(by_gateway));
                     }
                     if let Some(oif) = flow.oif {
                         let preferred: Vec<_> =

@@ -104,8 +104,9 @@ fn v6_label(address: Ipv6Addr) -> u8 {
 /// `ipv6_dev_get_saddr`: the best address for a destination left by `device`.
 pub fn for_interface_v6(host: &Host, device: &str, dst: Ipv6Addr) -> Option<Ipv6Addr> {
     let wanted = v6_scope(dst);
-    // Link-local and multicast destinations confine the choice to the device.
-    let confined = wanted <= 2 || dst.is_multicast();
+    // Link-local and multicast destinations confine the choice to the device,
+    // and so does nowhere, which has no scope (ipv6_dev_get_saddr).
+    let confined = wanted <= 2 || dst.is_multicast() || dst.is_unspecified();
     let vrf = domain(host, device);
     if let (false, Some(vrf)) = (confined, vrf) {
         // In a VRF the device and the VRF's own come first, but only where they

@@ -77,15 +77,27 @@ pub enum Field {
     Tos,
     /// TTL or hop limit.
     Ttl,
-    /// What a rule before connection tracking sees of it: 1 once the packet is
-    /// not to be tracked.
-    Notrack,
+    /// What a rule before connection tracking sees of it, a number of
+    /// [`tracking`].
+    Tracking,
     /// The firewall mark.
     Mark,
     /// The connection's mark.
     CtMark,
     /// A port that a kernel picked, kept apart from the packet's own.
     FreshPort,
+}
+
+/// Numbers of [`Field::Tracking`].
+pub mod tracking {
+    /// Nobody has looked at the packet yet.
+    pub const FRESH: u32 = 0;
+    /// It is not to be tracked.
+    pub const UNTRACKED: u32 = 1;
+    /// A rule has said how it is to be tracked.
+    pub const TEMPLATE: u32 = 2;
+    /// Connection tracking has looked at it: [`Field::CtState`] tells.
+    pub const SEEN: u32 = 3;
 }
 
 /// Bits of [`Field::CtBits`].
@@ -141,7 +153,7 @@ const LAYOUT: [(Field, u16); 36] = [
     (Field::ReplyDport, 16),
     (Field::Tos, 8),
     (Field::Ttl, 8),
-    (Field::Notrack, 1),
+    (Field::Tracking, 2),
     (Field::Mark, 32),
     (Field::CtMark, 32),
     (Field::FreshPort, 16),

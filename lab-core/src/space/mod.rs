@@ -35,7 +35,7 @@ pub use build::Bits;
 pub use cover::Line;
 pub use cube::{Cube, NotAdded};
 pub use editor::Segments;
-pub use field::{ct, is_oracle, oracle, Field, Header, WORDS};
+pub use field::{ct, is_oracle, oracle, tracking, Field, Header, WORDS};
 pub use map::{Mapping, Source};
 pub use names::Names;
 pub use sequence::OPEN;

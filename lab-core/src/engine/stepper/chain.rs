@@ -11,9 +11,9 @@ use crate::model::{
     Chain, Hook, Host, Mangle, MarkOperation, Match, NatAddress, NatKind, NatRange, Policy, RejectWith, Rule,
     RuleRef, Scope, Statement, Table, Target, TtlOperation, Verdict,
 };
-use crate::semantics::conntrack::Info;
+use crate::semantics::conntrack::{self, Info, TEMPLATE_MARK};
 use crate::semantics::matches::holds;
-use crate::semantics::nat::{End, Mapping};
+use crate::semantics::nat::{redirect_to, End, Mapping};
 use crate::semantics::nftexpr::{self, Value};
 use crate::semantics::{source, Context, Tri};
 
@@ -262,7 +262,8 @@ impl<'a> Walk<'a, '_> {
                 next(format!("mark {mark:#x}"))
             }
             Target::Connmark(operation) => {
-                let Some(old) = self.connection(host, skb).map(|c| c.mark) else {
+                let template = (skb.info == Info::Template).then_some(0);
+                let Some(old) = self.connection(host, skb).map(|c| c.mark).or(template) else {
                     return next(String::new());
                 };
                 let (mark, connection_mark) = match operation {
@@ -270,23 +271,19 @@ impl<'a> Walk<'a, '_> {
                     other => operate(*other, skb.packet.mark, old),
                 };
                 skb.packet.mark = mark;
+                let restores = matches!(operation, MarkOperation::Restore { .. });
+                if skb.info == Info::Template && !restores {
+                    self.unknown.push(format!("{}: {TEMPLATE_MARK}", host.name));
+                }
                 self.set_connection_mark(host, skb, connection_mark);
                 next(format!("mark {mark:#x}, connection mark {connection_mark:#x}"))
             }
             Target::Notrack { .. } => {
-                if !skb.is_tracked() {
-                    skb.info = Info::Untracked;
-                }
+                skb.untrack();
                 next("not tracked".into())
             }
             Target::CtZone { zone, direction } => {
-                if !skb.is_tracked() {
-                    match direction {
-                        None => skb.zones = (*zone, *zone),
-                        Some(crate::model::Direction::Original) => skb.zones.0 = *zone,
-                        Some(crate::model::Direction::Reply) => skb.zones.1 = *zone,
-                    }
-                }
+                skb.give_zones(conntrack::zones(*zone, *direction), !table.xtables);
                 next(format!("zone {zone}"))
             }
             Target::Ttl(operation) | Target::HopLimit(operation) => {
@@ -419,10 +416,7 @@ impl<'a> Walk<'a, '_> {
             }
             NatKind::Redirect => {
                 let device = ends.input.and_then(|i| host.interface(i));
-                let own = device.and_then(|d| {
-                    d.addresses.iter().map(|a| a.address).find(|a| Family::of(*a) == skb.packet.family())
-                });
-                match own {
+                match device.and_then(|d| redirect_to(d, skb.packet.dst)) {
                     None => return RuleEnd::Verdict(Verdict::Drop),
                     address => address,
                 }

@@ -5,7 +5,7 @@ use super::skb::{Skb, Tracked};
 use super::Walk;
 use crate::engine::journey::Event;
 use crate::model::{Hook, Host, RejectWith, RuleRef};
-use crate::semantics::conntrack::{Found, Info};
+use crate::semantics::conntrack::{may_clash, Found, Info, CLASH};
 use crate::semantics::hooks::{ambiguous, order, Item};
 use crate::semantics::nat::{self, End};
 
@@ -114,7 +114,8 @@ impl<'a> Walk<'a, '_> {
         if skb.is_tracked() {
             return;
         }
-        let found = self.world.connections(&host.name).track(host, &skb.packet, skb.zones);
+        let zones = std::mem::take(&mut skb.zones);
+        let found = self.world.connections(&host.name).track(host, &skb.packet, zones);
         match found {
             Found::Existing(index, info) => {
                 skb.tracked = Tracked::Known(index);
@@ -139,6 +140,12 @@ impl<'a> Walk<'a, '_> {
             let known = self.world.connections(&host.name);
             let mut connection = connection.as_ref().clone();
             connection.confirmed = true;
+            let zones = (connection.original_zone, connection.reply_zone);
+            let others = known.0.iter().map(|c| (c.original_zone, c.reply_zone));
+            if may_clash(zones, others) {
+                self.unknown.push(format!("{}: {CLASH}", host.name));
+            }
+            let known = self.world.connections(&host.name);
             known.0.push(connection);
             skb.tracked = Tracked::Known(known.0.len() - 1);
         }

@@ -31,7 +31,7 @@ pub(super) struct Skb {
     pub packet: Packet,
     pub tracked: Tracked,
     pub info: Info,
-    /// Zones that a `CT --zone` target set, of either direction.
+    /// Zones of its template, of either direction.
     pub zones: (u16, u16),
     pub bridged: Option<Bridged>,
     pub source_mac: Option<Mac>,
@@ -75,8 +75,28 @@ impl Skb {
         Skb::new(self.packet)
     }
 
-    /// Whether connection tracking has looked at it.
+    /// Whether it is tracked already, or not to be: connection tracking then
+    /// leaves it alone.
     pub fn is_tracked(&self) -> bool {
         self.tracked != Tracked::None || self.info == Info::Untracked
+    }
+
+    /// Says that it is not to be tracked. What said first how it is tracked
+    /// counts (`notrack_tg`, `nft_notrack_eval`).
+    pub fn untrack(&mut self) {
+        if self.tracked == Tracked::None && self.info == Info::Invalid {
+            self.info = Info::Untracked;
+        }
+    }
+
+    /// Says in which zones it is tracked. What said first how it is tracked
+    /// counts (`xt_ct_target`), but nft does not ask whether that was not at
+    /// all (`nft_ct_set_zone_eval`).
+    pub fn give_zones(&mut self, zones: (u16, u16), nft: bool) {
+        let open = self.info == Info::Invalid || nft && self.info == Info::Untracked;
+        if self.tracked == Tracked::None && open {
+            self.info = Info::Template;
+            self.zones = zones;
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! can be put one after the other.
 
 use crate::model::{MarkOperation, TtlOperation};
-use crate::space::{Error, Field, Ref, Store};
+use crate::space::{tracking, Error, Field, Ref, Store};
 
 /// A mark after some rules: `(own & keep) ^ (other & from) ^ flip`, where the
 /// other is the connection's mark for the packet's, and the packet's for the
@@ -18,7 +18,7 @@ pub struct Marking {
 }
 
 impl Marking {
-    const KEPT: Marking = Marking { keep: u32::MAX, from: 0, flip: 0 };
+    pub(super) const KEPT: Marking = Marking { keep: u32::MAX, from: 0, flip: 0 };
 
     fn apply(self, own: u32, other: u32) -> u32 {
         (own & self.keep) ^ (other & self.from) ^ self.flip
@@ -34,6 +34,37 @@ impl Marking {
     }
 }
 
+/// How packets are to be tracked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tracking {
+    /// As was said before.
+    Kept,
+    /// Not at all.
+    Untracked,
+    /// In these zones, of the original and the reply direction.
+    Zones(u16, u16),
+}
+
+impl Tracking {
+    /// This, and then what rules say of packets as they were, and of packets
+    /// that are not to be tracked. Zones once given stay.
+    fn then(self, next: Tracking, untracked: Tracking) -> Tracking {
+        match self {
+            Tracking::Kept => next,
+            Tracking::Untracked if untracked != Tracking::Kept => untracked,
+            stays => stays,
+        }
+    }
+
+    fn number(self, before: u32) -> u32 {
+        match self {
+            Tracking::Kept => before,
+            Tracking::Untracked => tracking::UNTRACKED,
+            Tracking::Zones(..) => tracking::TEMPLATE,
+        }
+    }
+}
+
 /// Everything that rules change but NAT.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Effects {
@@ -45,10 +76,10 @@ pub struct Effects {
     pub tos: (u8, u8),
     /// TTL, step by step.
     pub ttl: Vec<TtlOperation>,
-    /// Whether it is not to be tracked.
-    pub notrack: bool,
-    /// The zones set, of the original and the reply direction.
-    pub zones: (Option<u16>, Option<u16>),
+    /// How it is to be tracked, if nothing was said before.
+    pub fresh: Tracking,
+    /// How it is to be tracked, if it was not to be.
+    pub untracked: Tracking,
     /// What is not modelled, and may have changed something.
     pub unclear: Vec<String>,
 }
@@ -73,8 +104,8 @@ impl Effects {
         connection_mark: Marking::KEPT,
         tos: (u8::MAX, 0),
         ttl: Vec::new(),
-        notrack: false,
-        zones: (None, None),
+        fresh: Tracking::Kept,
+        untracked: Tracking::Kept,
         unclear: Vec::new(),
     };
 
@@ -113,8 +144,8 @@ impl Effects {
             connection_mark: next.connection_mark.after(self.connection_mark, self.mark),
             tos: (self.tos.0 & next.tos.0, (self.tos.1 & next.tos.0) ^ next.tos.1),
             ttl: self.ttl.iter().chain(&next.ttl).copied().collect(),
-            notrack: self.notrack || next.notrack,
-            zones: (next.zones.0.or(self.zones.0), next.zones.1.or(self.zones.1)),
+            fresh: self.fresh.then(next.fresh, next.untracked),
+            untracked: self.untracked.then(next.untracked, next.untracked),
             unclear,
         }
     }
@@ -151,8 +182,20 @@ impl Effects {
                 let marking = Marking { keep: self.tos.0.into(), from: 0, flip: self.tos.1.into() };
                 self.mixed(store, marking, Field::Tos, Field::Tos, (position, len, pattern)).map(Some)
             }
-            Some(Field::Notrack) if self.notrack => {
-                Ok(Some(if pattern & 1 == 1 { Ref::ALL } else { Ref::NONE }))
+            Some(Field::Tracking) if self.fresh != Tracking::Kept || self.untracked != Tracking::Kept => {
+                let low = 32 - (position & 31) - len;
+                let mut any = Vec::new();
+                for before in [tracking::FRESH, tracking::UNTRACKED, tracking::TEMPLATE, tracking::SEEN] {
+                    let after = match before {
+                        tracking::FRESH => self.fresh.number(before),
+                        tracking::UNTRACKED => self.untracked.number(before),
+                        other => other,
+                    };
+                    if after >> low & (u32::MAX >> (32 - len)) == pattern {
+                        any.push(store.value(Field::Tracking, before.into())?);
+                    }
+                }
+                store.first_of(&any).map(Some)
             }
             Some(Field::Ttl) if !self.ttl.is_empty() => {
                 let low = 32 - (position & 31) - len;

@@ -10,7 +10,7 @@ use crate::model::{
     ConntrackState, Decision, Direction, HopDirection, Host, Interface, PacketType, Place, RuleRef, VlanTag,
 };
 use crate::semantics::conntrack::{Info, TcpState};
-use crate::space::{ct, Field, Mapping, Ref, Source};
+use crate::space::{ct, tracking, Field, Mapping, Ref, Source};
 
 /// A field of a header as it is now, by the header as it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -418,7 +418,15 @@ impl Flow {
                 ConntrackState::Untracked => 4,
             },
         );
-        constant(Field::Notrack, u128::from(self.info == Info::Untracked));
+        constant(
+            Field::Tracking,
+            u128::from(match (&self.tracked, self.info) {
+                (Tracked::None, Info::Invalid) => tracking::FRESH,
+                (Tracked::None, Info::Untracked) => tracking::UNTRACKED,
+                (Tracked::None, Info::Template) => tracking::TEMPLATE,
+                _ => tracking::SEEN,
+            }),
+        );
         let connection = self.connection(&host.name);
         let mut bits = 0;
         if self.info.direction() == Direction::Reply {

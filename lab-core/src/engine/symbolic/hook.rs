@@ -1,6 +1,7 @@
 //! Running a hook on flows: everything that is registered there, in order.
 
 use super::chain::End;
+use super::effects::Tracking;
 use super::engine::Symbolic;
 use super::flow::{Ending, Flow, HookEnds, Tracked, Way};
 use super::track::confirmed;
@@ -116,12 +117,17 @@ impl<'a> Symbolic<'a> {
                 connection.mark = connection_mark;
             }
             part.now.ttl = effects.ttl(part.now.ttl);
-            if effects.notrack && part.tracked == Tracked::None && part.info != Info::Untracked {
-                part.info = Info::Untracked;
-            }
-            if part.tracked == Tracked::None && part.info != Info::Untracked {
-                part.zones.0 = effects.zones.0.unwrap_or(part.zones.0);
-                part.zones.1 = effects.zones.1.unwrap_or(part.zones.1);
+            let tracking = match (&part.tracked, part.info) {
+                (Tracked::None, Info::Invalid) => effects.fresh,
+                (Tracked::None, Info::Untracked) => effects.untracked,
+                _ => Tracking::Kept,
+            };
+            match tracking {
+                Tracking::Kept => {}
+                Tracking::Untracked => part.info = Info::Untracked,
+                Tracking::Zones(original, reply) => {
+                    (part.info, part.zones) = (Info::Template, (original, reply));
+                }
             }
             if !effects.unclear.is_empty() {
                 let why: Vec<String> =

@@ -11,6 +11,7 @@ use super::way::own_nets;
 use crate::addr::{Family, PortRange};
 use crate::model::{Direction, Hook, Host, NatKind, RuleRef};
 use crate::semantics::conntrack::Info;
+use crate::semantics::nat::{redirect_nets, redirect_to};
 use crate::semantics::source;
 use crate::space::{Error, Field, Ref, Source};
 
@@ -174,11 +175,13 @@ impl<'a> Symbolic<'a> {
                 }
                 NatKind::Redirect => {
                     let device = ends.input.and_then(|i| host.interface(i));
-                    let own = device
-                        .and_then(|d| d.addresses.iter().map(|a| a.address).find(|a| a.is_ipv6() == v6));
-                    match own {
-                        Some(own) => parts.push((Some(constant_address(field, own)), flow)),
-                        None => none.push(flow),
+                    let by = flow.now.ends.dst;
+                    let to = |dst| device.and_then(|d| redirect_to(d, dst));
+                    for (own, part) in self.by_address(&flow, by, redirect_nets, to)? {
+                        match own {
+                            Some(own) => parts.push((Some(constant_address(field, own)), part)),
+                            None => none.push(part),
+                        }
                     }
                 }
                 NatKind::Snat | NatKind::Dnat => match action.addresses {
@@ -232,7 +235,10 @@ impl<'a> Symbolic<'a> {
                 c.confirmed
                     && c.protocol == connection.protocol
                     && c.original != connection.original
-                    && (c.reply == wanted.inverted() || c.original == wanted.inverted())
+                    && (c.reply == wanted.inverted() && c.zones.1 == connection.zones.1
+                        || c.original == wanted.inverted()
+                            && c.zones.0 == connection.zones.0
+                            && c.zones.0 == connection.zones.1)
             })
         });
         // A query's identifier counts as its source port, and no header here has

@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::chain::{End, Leaf, NatAction, RuleId};
 use super::compile::{after_effects, Compiler, Known};
-use super::effects::{Effects, Marking};
+use super::effects::{Effects, Marking, Tracking};
 use crate::addr::Family;
 use crate::model::{Mangle, NatAddress, NatKind, RejectWith, Target, TtlOperation, Verdict};
+use crate::semantics::conntrack::{zones, TEMPLATE_MARK};
 use crate::semantics::sets::{Bit, Computed, Site};
-use crate::space::{Error, Field, Ref};
+use crate::space::{tracking, Error, Field, Ref};
 
 impl Compiler<'_, '_> {
     fn end(&mut self, id: RuleId, end: End) -> Ref {
@@ -81,16 +82,17 @@ impl Compiler<'_, '_> {
                     },
                     other => Effects::marking(*other),
                 };
+                let then = if at.raw { self.with_template(&effects, then)? } else { then };
                 self.with_connection(&effects, then)
             }
-            Target::Notrack { .. } => self.effect(&Effects { notrack: true, ..Effects::default() }, then),
+            Target::Notrack { .. } => {
+                self.effect(&Effects { fresh: Tracking::Untracked, ..Effects::default() }, then)
+            }
             Target::CtZone { zone, direction } => {
-                let zones = match direction {
-                    None => (Some(*zone), Some(*zone)),
-                    Some(crate::model::Direction::Original) => (Some(*zone), None),
-                    Some(crate::model::Direction::Reply) => (None, Some(*zone)),
-                };
-                self.effect(&Effects { zones, ..Effects::default() }, then)
+                let (original, reply) = zones(*zone, *direction);
+                let fresh = Tracking::Zones(original, reply);
+                let untracked = if at.table.xtables { Tracking::Kept } else { fresh };
+                self.effect(&Effects { fresh, untracked, ..Effects::default() }, then)
             }
             Target::Ttl(operation) | Target::HopLimit(operation) => {
                 self.effect(&Effects { ttl: vec![*operation], ..Effects::default() }, then)
@@ -173,6 +175,19 @@ impl Compiler<'_, '_> {
                 })
             }
         }
+    }
+
+    /// An effect on a template: its mark is read as 0. What is written stays
+    /// with the rule that made it, for packets to come.
+    fn with_template(&mut self, effects: &Effects, then: Ref) -> Result<Ref, Error> {
+        let mut effects = effects.clone();
+        if effects.connection_mark != Marking::KEPT {
+            effects.connection_mark = Marking::KEPT;
+            effects.unclear.push(TEMPLATE_MARK.into());
+        }
+        let changed = self.effect(&effects, then)?;
+        let template = self.sets.store.value(Field::Tracking, tracking::TEMPLATE.into())?;
+        self.sets.store.choose(template, changed, then)
     }
 
     /// An effect on the connection: nothing happens without one.

@@ -4,7 +4,7 @@ use super::engine::Symbolic;
 use super::flow::{is_fresh, Connection, Ends, Flow, Tracked};
 use crate::addr::Family;
 use crate::model::{Direction, Host, TcpFlags};
-use crate::semantics::conntrack::{sane, tcp_step, Info, TcpState, TcpStep};
+use crate::semantics::conntrack::{may_clash, sane, tcp_step, Info, TcpState, TcpStep, CLASH};
 use crate::space::{Bits, Error, Field, Ref, Source, Store};
 
 const INVALID: u32 = 1;
@@ -20,10 +20,12 @@ const TCP: u32 = 16;
 
 impl<'a> Symbolic<'a> {
     /// Connection tracking looks at a flow.
-    pub(super) fn track(&mut self, host: &'a Host, flow: Flow) -> Result<Vec<Flow>, Error> {
+    pub(super) fn track(&mut self, host: &'a Host, mut flow: Flow) -> Result<Vec<Flow>, Error> {
         if flow.tracked != Tracked::None || flow.info == Info::Untracked {
             return Ok(vec![flow]);
         }
+        let zones = std::mem::take(&mut flow.zones);
+        flow.info = Info::Invalid;
         let diagram = match self.tracking {
             Some(known) => known,
             None => *self.tracking.insert(tracking(&mut self.sets.store)?),
@@ -34,25 +36,31 @@ impl<'a> Symbolic<'a> {
             match leaf {
                 INVALID => tracked.push(Flow { info: Info::Invalid, ..part }),
                 UNTRACKED => tracked.push(Flow { info: Info::Untracked, ..part }),
-                opens => self.find(host, part, opens, &mut tracked)?,
+                opens => self.find(host, part, (opens, zones), &mut tracked)?,
             }
         }
         Ok(tracked)
     }
 
     /// Finds the connection of packets that may have one, or opens it.
-    fn find(&mut self, host: &'a Host, flow: Flow, kind: u32, tracked: &mut Vec<Flow>) -> Result<(), Error> {
+    fn find(
+        &mut self,
+        host: &'a Host,
+        flow: Flow,
+        (kind, zones): (u32, (u16, u16)),
+        tracked: &mut Vec<Flow>,
+    ) -> Result<(), Error> {
         let flags = kind.checked_sub(TCP).map(|f| f as u8);
         let mut rest = vec![flow];
         let known: Vec<Connection> = rest[0].world.get(&host.name).cloned().unwrap_or_default();
         for (index, connection) in known.iter().enumerate() {
-            for (direction, tuple, zone) in [
-                (Direction::Original, connection.original, connection.zones.0),
-                (Direction::Reply, connection.reply, connection.zones.1),
+            for (direction, tuple, there) in [
+                (Direction::Original, connection.original, connection.zones.0 == zones.0),
+                (Direction::Reply, connection.reply, connection.zones.1 == zones.1),
             ] {
                 let mut left = Vec::new();
                 for flow in rest {
-                    if flow.zones.0 != zone || !connection.confirmed || flow.kind.1 != connection.protocol {
+                    if !there || !connection.confirmed || flow.kind.1 != connection.protocol {
                         left.push(flow);
                         continue;
                     }
@@ -91,7 +99,7 @@ impl<'a> Symbolic<'a> {
                 original: flow.now.ends,
                 reply: flow.now.ends.inverted(),
                 protocol: flow.kind.1,
-                zones: flow.zones,
+                zones,
                 mark: 0,
                 confirmed: false,
                 seen_reply: false,
@@ -202,8 +210,12 @@ pub(super) fn confirmed(host: &Host, mut flow: Flow) -> Flow {
         let mut connection = connection.as_ref().clone();
         connection.confirmed = true;
         let known = flow.world.entry(host.name.clone()).or_default();
+        let clash = may_clash(connection.zones, known.iter().map(|c| c.zones));
         known.push(connection);
         flow.tracked = Tracked::Known(known.len() - 1);
+        if clash {
+            return flow.claimless(&[format!("{}: {CLASH}", host.name)]);
+        }
     }
     flow
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::addr::{Masked, PortRange};
-use crate::model::{ConntrackMatch, ConntrackStatus, Not, PortValue};
-use crate::semantics::conntrack::{Connection, Info};
+use crate::model::{ConntrackMatch, ConntrackStatus, Direction, Not, PortValue};
+use crate::semantics::conntrack::{Connection, Info, TEMPLATE};
 use crate::semantics::header::in_range;
 use crate::semantics::{Context, Tri};
 
@@ -28,6 +28,18 @@ fn in_time(connection: &Connection, wanted: &BTreeSet<ConntrackStatus>) -> bool 
         && !wanted.iter().any(|s| has(connection, *s))
 }
 
+/// Whether all but the states hold for a template. Its addresses are blank, and
+/// not compared here.
+fn of_template(condition: &ConntrackMatch) -> Tri {
+    if condition.direction == Some(Direction::Reply) {
+        Tri::No
+    } else if condition.asks_of_connection() {
+        Tri::Unknown(TEMPLATE.into())
+    } else {
+        Tri::Yes
+    }
+}
+
 /// Whether the condition holds. Without a connection only the state is
 /// looked at, and any other part fails.
 pub fn holds(condition: &ConntrackMatch, at: &Context) -> Tri {
@@ -41,6 +53,9 @@ pub fn holds(condition: &ConntrackMatch, at: &Context) -> Tri {
         }
     }
     let Some(connection) = at.connection else {
+        if at.info == Info::Template {
+            return of_template(condition);
+        }
         return condition.states.is_some().into();
     };
     if let Some(direction) = condition.direction {

@@ -49,10 +49,10 @@ pub fn holds(condition: &Match, at: &Context) -> Tri {
         Match::Multiport { side, ports } => ports::multiport(at, *side, ports),
         Match::Conntrack(condition) => conntrack::holds(condition, at),
         Match::Mark(mark) => not(mark, packet.mark & mark.value.1 == mark.value.0),
-        Match::Connmark(mark) => match at.connection {
+        Match::Connmark(mark) => match at.connection_mark() {
             // xt_connmark: no connection, no match, inverted or not.
             None => Tri::No,
-            Some(connection) => not(mark, connection.mark & mark.value.1 == mark.value.0),
+            Some(number) => not(mark, number & mark.value.1 == mark.value.0),
         },
         Match::AddressType { source, destination, limit_in, limit_out } => {
             addrtype(at, source.as_ref(), destination.as_ref(), *limit_in, *limit_out)

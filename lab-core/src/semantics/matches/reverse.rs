@@ -1,7 +1,7 @@
 //! rpfilter (`ipt_rpfilter.c`, `ip6t_rpfilter.c`).
 
 use crate::model::{InterfaceKind, RouteKind};
-use crate::semantics::routing::{lookup, Flow, Lookup};
+use crate::semantics::routing::{link_local, lookup, Flow, Lookup};
 use crate::semantics::{Context, Tri};
 
 /// Whether a packet passes the reverse path test.
@@ -15,7 +15,8 @@ pub fn holds(at: &Context, loose: bool, valid_mark: bool, accept_local: bool) ->
         dst: packet.src,
         src: Some(packet.dst),
         iif: "lo",
-        oif: if loose || packet.src.is_ipv4() { None } else { Some(input) },
+        // On a link alone, even a loose test asks by that link.
+        oif: if packet.src.is_ipv4() || loose && !link_local(packet.src) { None } else { Some(input) },
         vrf: None,
         mark: if valid_mark { packet.mark } else { 0 },
         tos: packet.tos,

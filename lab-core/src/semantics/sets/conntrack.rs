@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::{Computed, Set, Sets, Site};
 use crate::addr::{Masked, PortRange};
 use crate::model::{ConntrackMatch, ConntrackState, ConntrackStatus, Direction, Not};
-use crate::space::{ct, Bits, Field, Ref};
+use crate::semantics::conntrack::TEMPLATE;
+use crate::space::{ct, tracking, Bits, Field, Ref};
 
 /// A state as [`Field::CtState`] has it.
 pub fn number(state: ConntrackState) -> u32 {
@@ -29,14 +30,39 @@ impl Sets {
         self.ct_bits(ct::KNOWN)
     }
 
+    /// Where there is a template.
+    pub(super) fn template(&mut self, at: Site) -> Set {
+        if at.raw {
+            self.store.value(Field::Tracking, tracking::TEMPLATE.into())
+        } else {
+            Ok(Ref::NONE)
+        }
+    }
+
+    /// Where there is a connection, or the template of one.
+    pub(super) fn connection_or_template(&mut self, at: Site) -> Set {
+        let (known, template) = (self.connection_known()?, self.template(at)?);
+        self.store.or_else(known, template)
+    }
+
     /// Where conntrack's state is one of these.
     pub(super) fn state(&mut self, states: &BTreeSet<ConntrackState>, raw: bool) -> Set {
         if raw {
-            // Nothing is looked up yet: invalid, or not to be tracked.
-            let notrack = self.store.value(Field::Notrack, 1)?;
-            let then = if states.contains(&ConntrackState::Untracked) { Ref::ALL } else { Ref::NONE };
-            let els = if states.contains(&ConntrackState::Invalid) { Ref::ALL } else { Ref::NONE };
-            return self.store.choose(notrack, then, els);
+            // Nothing is looked up yet, but of what the host sent to itself.
+            let mut parts = Vec::new();
+            for (number, state) in [
+                (tracking::FRESH, ConntrackState::Invalid),
+                (tracking::UNTRACKED, ConntrackState::Untracked),
+                (tracking::TEMPLATE, ConntrackState::New),
+            ] {
+                if states.contains(&state) {
+                    parts.push(self.store.value(Field::Tracking, number.into())?);
+                }
+            }
+            let seen = self.store.value(Field::Tracking, tracking::SEEN.into())?;
+            let told = self.state(states, false)?;
+            parts.push(self.store.guard(seen, told)?);
+            return self.store.first_of(&parts);
         }
         let mut parts = Vec::new();
         for state in states {
@@ -141,6 +167,14 @@ impl Sets {
         // Without a connection only the state is looked at.
         let alone = if condition.states.is_some() { Ref::ALL } else { Ref::NONE };
         let rest = self.store.choose(known, rest, alone)?;
+        let template = self.template(at)?;
+        let of_template = match condition.direction {
+            _ if template.is_none() => Ref::NONE,
+            Some(Direction::Reply) => Ref::NONE,
+            _ if condition.asks_of_connection() => self.unknown(TEMPLATE)?,
+            _ => Ref::ALL,
+        };
+        let rest = self.store.choose(template, of_template, rest)?;
         self.store.guard(states, rest)
     }
 }

@@ -257,7 +257,7 @@ impl Sets {
             &mut back,
             Field::Src,
             out.unwrap_or("lo"),
-            Some(&at.device.name),
+            (None, Some(&at.device.name)),
         )?;
         let bad = self.dropped(Stage::RpFilter);
         let martian = self.dropped(Stage::MartianSource);

@@ -144,7 +144,7 @@ impl Sets {
             Match::Mark(mark) => self.mark(Field::Mark, mark),
             Match::Connmark(mark) => {
                 let set = self.mark(Field::CtMark, mark)?;
-                let known = self.connection_known()?;
+                let known = self.connection_or_template(at)?;
                 self.store.guard(known, set)
             }
             Match::AddressType { source, destination, limit_in, limit_out } => {

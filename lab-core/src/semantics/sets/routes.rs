@@ -56,6 +56,9 @@ fn type_leaf(kind: AddressType) -> Ref {
     Ref::leaf(index as u32 + 1)
 }
 
+/// Prefixes of [`by_link_alone`](crate::semantics::routing::by_link_alone).
+const LINK_ALONE: [&str; 3] = ["ff00::/8", "fe80::/10", "::1/128"];
+
 /// Ends a table: the next policy rule is asked.
 const THROW: Ref = Ref::leaf((1 << 31) - 1);
 
@@ -231,10 +234,62 @@ impl Sets {
                 route.metric,
             )
         });
+        let found = if v4 {
+            self.by_link(host, &routes, oif, None)?
+        } else {
+            let plain = self.by_link(host, &routes, None, oif)?;
+            let alone = self.link_alone(host, &routes, oif, plain)?;
+            let mut bound = Vec::new();
+            for net in LINK_ALONE {
+                bound.push(self.prefix(Field::Dst, net)?);
+            }
+            let bound = self.store.first_of(&bound)?;
+            self.store.choose(bound, alone, plain)?
+        };
+        self.routes.tables.insert(key, found);
+        Ok(found)
+    }
+
+    /// What a table of IPv6 has for destinations that mean something on one
+    /// link only (`rt6_need_strict`): routes by the link that the packet leaves
+    /// by, or else came in by.
+    fn link_alone(&mut self, host: &Host, routes: &[usize], oif: Option<&str>, own: Ref) -> Set {
+        let alone: Vec<IpNet> = LINK_ALONE.iter().filter_map(|net| net.parse().ok()).collect();
+        let reaches = |index: &usize| {
+            let to = host.routes[*index].destination;
+            alone.iter().any(|net| net.contains(&to) || to.contains(net))
+        };
+        let near: Vec<usize> = routes.iter().copied().filter(reaches).collect();
+        if oif.is_some() {
+            return self.by_link(host, &near, oif, None);
+        }
+        let mut result = own;
+        for device in host.interfaces.iter().filter(|i| i.kind != InterfaceKind::Loopback) {
+            let by = |index: &usize| {
+                let route = &host.routes[*index];
+                let hops = &route.next_hops;
+                !route.unmodelled.is_empty()
+                    || hops.is_empty()
+                    || hops.iter().any(|h| h.interface.as_deref() == Some(&device.name))
+            };
+            let own: Vec<usize> = near.iter().copied().filter(by).collect();
+            let found = self.by_link(host, &own, Some(&device.name), None)?;
+            let number = self.names.number(&device.name);
+            let is = self.store.value(Field::Iif, number.into())?;
+            result = self.store.choose(is, found, result)?;
+        }
+        Ok(result)
+    }
+
+    /// What routes of one table, the best first, have, by one link alone or by
+    /// any: then rather by one that the packet `likes`.
+    fn by_link(&mut self, host: &Host, routes: &[usize], link: Option<&str>, likes: Option<&str>) -> Set {
+        let v4 = routes.first().is_some_and(|i| host.routes[*i].family == Family::Ipv4);
+        let bound = !v4 && link.is_some_and(|link| link != "lo");
         let usable = |index: usize| -> Vec<(usize, usize)> {
             let hops = host.routes[index].next_hops.iter().enumerate();
             hops.filter(|(_, hop)| !hop.dead)
-                .filter(|(_, hop)| !v4 || oif.is_none() || hop.interface.as_deref() == oif)
+                .filter(|(_, hop)| link.is_none() || hop.interface.as_deref() == link)
                 .map(|(place, _)| (index, place))
                 .collect()
         };
@@ -247,6 +302,15 @@ impl Sets {
                 self.routes.leaves.leaf(Route::Unknown(why))
             } else {
                 match route.kind {
+                    // Such routes of IPv6 are the loopback's.
+                    RouteKind::Throw
+                    | RouteKind::Unreachable
+                    | RouteKind::Blackhole
+                    | RouteKind::Prohibit
+                        if bound =>
+                    {
+                        continue
+                    }
                     RouteKind::Throw => THROW,
                     RouteKind::Unreachable | RouteKind::Blackhole | RouteKind::Prohibit => {
                         self.routes.leaves.leaf(Route::Refused(route.kind))
@@ -257,7 +321,7 @@ impl Sets {
                     }
                     RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast | RouteKind::Anycast => {
                         let hops = usable(*index);
-                        if v4 && hops.is_empty() && !route.next_hops.is_empty() {
+                        if (v4 || bound) && hops.is_empty() && !route.next_hops.is_empty() {
                             continue;
                         }
                         self.routes.leaves.leaf(Route::Found(*index, hops))
@@ -284,7 +348,7 @@ impl Sets {
                             let preferred: Vec<_> = hops
                                 .iter()
                                 .copied()
-                                .filter(|h| oif.is_some() && hop(*h).interface.as_deref() == oif)
+                                .filter(|h| likes.is_some() && hop(*h).interface.as_deref() == likes)
                                 .collect();
                             if !preferred.is_empty() {
                                 hops = preferred;
@@ -311,15 +375,13 @@ impl Sets {
             parts.push(self.store.guard(set, leaf)?);
         }
         let found = self.store.first_of(&parts)?;
-        let found = self.store.map_leaves(found, &mut |l| {
+        self.store.map_leaves(found, &mut |l| {
             if Ref::leaf(l) == THROW {
                 Ref::NONE
             } else {
                 Ref::leaf(l)
             }
-        })?;
-        self.routes.tables.insert(key, found);
-        Ok(found)
+        })
     }
 
     /// Where the local and the main table of IPv4, one trie until somebody
@@ -371,9 +433,9 @@ impl Sets {
         mapping: &mut Mapping,
         about: Field,
         iif: &str,
-        vrf: Option<&str>,
+        (oif, vrf): (Option<&str>, Option<&str>),
     ) -> Set {
-        let routing = self.routing(host, family, None, vrf)?;
+        let routing = self.routing(host, family, oif, vrf)?;
         let lo = self.names.number(iif);
         mapping.set(Field::Iif, Source::constant(Field::Iif, lo.into()));
         mapping.set(Field::Dst, Source::keep(about));
@@ -419,7 +481,7 @@ impl Sets {
             let typed = self.store.choose(groups, type_leaf(AddressType::Multicast), typed)?;
             return self.store.choose(special, type_leaf(AddressType::Broadcast), typed);
         }
-        let found = self.asked(host, family, &mut mapping, field, "lo", None)?;
+        let found = self.asked(host, family, &mut mapping, field, "lo", (None, None))?;
         let Sets { store, routes, .. } = self;
         let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
             Some(r @ Route::Found(route, _)) => {
@@ -493,8 +555,15 @@ impl Sets {
         for interface in host.interfaces.iter().filter(|i| i.kind != InterfaceKind::Loopback) {
             let mut here = Ref::NONE;
             for family in [Family::Ipv4, Family::Ipv6] {
-                let oif = if loose || family == Family::Ipv4 { None } else { Some(interface.name.as_str()) };
-                let routing = self.routing(host, family, oif, None)?;
+                let name = Some(interface.name.as_str());
+                let oif = name.filter(|_| !loose && family == Family::Ipv6);
+                let mut routing = self.routing(host, family, oif, None)?;
+                if loose && family == Family::Ipv6 {
+                    // On a link alone, even a loose test asks by that link.
+                    let by_link = self.routing(host, family, name, None)?;
+                    let link = self.prefix(Field::Dst, "fe80::/10")?;
+                    routing = self.store.choose(link, by_link, routing)?;
+                }
                 let lo = self.names.number("lo");
                 let mut back = Mapping::default();
                 back.set(Field::Iif, Source::constant(Field::Iif, lo.into()));

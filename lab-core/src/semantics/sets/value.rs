@@ -13,6 +13,7 @@ use crate::model::{
     Atom, ConntrackState, Direction, Expression, FibResult, Hook, InterfaceKind, NftElement, NftMap,
     RouteKind,
 };
+use crate::semantics::conntrack::TEMPLATE;
 use crate::space::{ct, Error, Field, Mapping, Ref, Source};
 
 /// One bit of a value.
@@ -187,17 +188,20 @@ impl Sets {
                 let place = |bit: u32| Bit::Is(Field::CtBits.bit(6 - bit.trailing_zeros()));
                 let bits = [ct::SEEN_REPLY, ct::ASSURED, ct::CONFIRMED, ct::SNAT, ct::DNAT].map(place);
                 let bits = std::iter::once(Bit::Known(false)).chain(bits).collect();
-                Ok(vec![(self.connection_known()?, Computed::Bits(bits))])
+                Ok(vec![
+                    (self.connection_known()?, Computed::Bits(bits)),
+                    (self.template(at)?, Computed::Unknown(TEMPLATE.into())),
+                ])
             }
             Expression::CtDirection => {
                 let none =
                     self.state(&[ConntrackState::Invalid, ConntrackState::Untracked].into(), at.raw)?;
-                let known = self.connection_known()?;
+                let known = self.connection_or_template(at)?;
                 let there = self.store.without(known, none)?;
                 let place = Field::CtBits.bit(6 - ct::REPLY.trailing_zeros());
                 Ok(vec![(there, Computed::Bits(vec![Bit::Is(place)]))])
             }
-            Expression::CtMark => Ok(vec![(self.connection_known()?, whole(Field::CtMark))]),
+            Expression::CtMark => Ok(vec![(self.connection_or_template(at)?, whole(Field::CtMark))]),
             Expression::CtAddress(direction, destination) => {
                 let field = match (direction, destination) {
                     (Direction::Original, false) => Field::OrigSrc,
@@ -208,9 +212,14 @@ impl Sets {
                 let known = self.connection_known()?;
                 let (short, long) = (self.store.family(v4)?, self.store.family(v6)?);
                 let (short, long) = (self.store.guard(short, known)?, self.store.guard(long, known)?);
-                Ok(vec![(short, bits_of(field, 0, 32)), (long, whole(field))])
+                let template = (self.template(at)?, Computed::Unknown(TEMPLATE.into()));
+                Ok(vec![(short, bits_of(field, 0, 32)), (long, whole(field)), template])
             }
-            Expression::CtPort(direction, destination) => self.ct_port(*direction, *destination),
+            Expression::CtPort(direction, destination) => {
+                let mut worth = self.ct_port(*direction, *destination)?;
+                worth.push((self.template(at)?, Computed::Unknown(TEMPLATE.into())));
+                Ok(worth)
+            }
             Expression::Fib(FibResult::Type, words) => self.fib_type(words, at),
             Expression::Fib(result, words) => self.fib_device(*result, words, at),
             Expression::Numgen { modulus, offset, incremental } => all(match (modulus, incremental) {
@@ -370,7 +379,7 @@ impl Sets {
         };
         const UNKNOWN: u32 = (1 << 31) - 2;
         const NOTHING: u32 = (1 << 31) - 3;
-        let mut found = self.by_interface(at.host, limit, &mut |sets, device| {
+        let named = |sets: &mut Sets, oif: Option<&str>, device: Option<&str>| {
             let mut parts = Vec::new();
             for family in [Family::Ipv4, Family::Ipv6] {
                 let mut mapping = Mapping::default();
@@ -379,11 +388,14 @@ impl Sets {
                 if !has("mark") {
                     mapping.set(Field::Mark, Source::constant(Field::Mark, 0));
                 }
-                let routes = sets.asked(at.host, family, &mut mapping, asked, "lo", None)?;
+                let routes = sets.asked(at.host, family, &mut mapping, asked, "lo", (oif, None))?;
                 let Sets { store, routes: cache, names, .. } = sets;
+                let leads = |kind: RouteKind| {
+                    kind == RouteKind::Unicast || family == Family::Ipv6 && kind == RouteKind::Multicast
+                };
                 let named = store.map_leaves(routes, &mut |leaf| match cache.leaves.value(leaf) {
                     Some(Route::Unknown(_)) => Ref::leaf(UNKNOWN),
-                    Some(Route::Found(route, hops)) if at.host.routes[*route].kind == RouteKind::Unicast => {
+                    Some(Route::Found(route, hops)) if leads(at.host.routes[*route].kind) => {
                         let mut devices = hops
                             .iter()
                             .filter_map(|(r, h)| at.host.routes[*r].next_hops[*h].interface.as_deref());
@@ -399,7 +411,26 @@ impl Sets {
                 parts.push(sets.store.guard(is, named)?);
             }
             sets.store.first_of(&parts)
+        };
+        let mut found = self.by_interface(at.host, limit, &mut |sets, device| named(sets, None, device))?;
+        // What reaches as far as its link is asked by the packet's device
+        // (nft_fib6_flowi_init).
+        let own = match at.hook {
+            Hook::Postrouting => Some(Field::Oif),
+            Hook::Output => None,
+            _ => Some(Field::Iif),
+        };
+        let near = self.by_interface(at.host, limit.or(own), &mut |sets, device| {
+            named(sets, device, device.filter(|_| limit.is_some()))
         })?;
+        let mut link = vec![self.prefix(asked, "fe80::/10")?];
+        for flags in 0..=0xf {
+            link.push(self.prefix(asked, &format!("ff{flags:x}2::/16"))?);
+        }
+        let link = self.store.first_of(&link)?;
+        let v6 = self.store.family(Family::Ipv6)?;
+        let link = self.store.guard(v6, link)?;
+        found = self.store.choose(link, near, found)?;
         if at.hook == Hook::Prerouting {
             // What loops back has no route to look up (nft_fib_is_loopback).
             for interface in at.host.interfaces.iter().filter(|i| i.kind == InterfaceKind::Loopback) {

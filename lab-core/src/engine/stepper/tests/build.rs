@@ -205,9 +205,11 @@ impl Build {
         self
     }
 
-    /// Rules as iptables-save prints them, without `*table`'s COMMIT.
+    /// Rules as iptables-save prints them, without `*table`'s COMMIT; those of
+    /// ip6tables-save if they speak of `icmp6` or its header does.
     pub fn rules(&mut self, host: &str, text: &str) -> &mut Self {
-        let family = if text.contains("icmp6") { Family::Ipv6 } else { Family::Ipv4 };
+        let family =
+            if text.contains("icmp6") || text.contains("ip6tables") { Family::Ipv6 } else { Family::Ipv4 };
         let tables = iptables::parse("iptables.save", format!("{text}\nCOMMIT\n"), family).unwrap();
         self.get(host).ruleset.tables.extend(tables);
         self

@@ -65,6 +65,27 @@ fn an_nft_reject_passes_over_what_it_cannot_answer() {
 }
 
 #[test]
+fn only_what_lies_behind_all_of_a_prefix_is_greater_than_it() {
+    for (op, dst, drops) in [
+        (">", "10.0.2.2", false),
+        ("<=", "10.0.2.2", true),
+        (">=", "10.0.2.2", true),
+        ("<", "10.0.2.2", false),
+    ] {
+        let mut lab = Build::line();
+        let left = r#"{"payload":{"protocol":"ip","field":"daddr"}}"#;
+        let right = r#"{"prefix":{"addr":"10.0.2.0","len":24}}"#;
+        let test = format!(r#"{{"match":{{"op":"{op}","left":{left},"right":{right}}}}}"#);
+        let rule = format!(
+            r#"{{"rule":{{"family":"inet","table":"fw","chain":"fwd","handle":1,"expr":[{test},{{"drop":null}}]}}}}"#
+        );
+        nft(&mut lab, "router", &format!("{},{rule}", forward_chain("fw", 0, "accept")));
+        let journey = lab.send(&[("client", ping("10.0.1.2", dst))]);
+        assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{op}");
+    }
+}
+
+#[test]
 fn a_hook_without_an_interface_compares_with_the_empty_name() {
     let mut lab = Build::line();
     lab.rules("client", "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT ! -i eth0 -j DROP");
@@ -104,6 +125,35 @@ fn an_untracked_packet_is_neither_new_nor_invalid() {
         "router",
         "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m conntrack --ctstate NEW,INVALID,ESTABLISHED -j DROP\n\
          -A FORWARD -m conntrack --ctstate UNTRACKED -j ACCEPT\n-A FORWARD -j DROP",
+    );
+    seen(&lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]));
+}
+
+/// xt_CT.c: `if (skb->_nfct != 0) return XT_CONTINUE`.
+#[test]
+fn of_two_rules_that_say_how_to_track_the_first_counts() {
+    let told = |rules: &str, state: &str| {
+        let mut lab = Build::line();
+        lab.rules("router", &format!("*raw\n:PREROUTING ACCEPT [0:0]\n{rules}"));
+        lab.rules(
+            "router",
+            &format!("*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate {state} -j ACCEPT"),
+        );
+        seen(&lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]));
+    };
+    told("-A PREROUTING -j CT --zone 2\n-A PREROUTING -j NOTRACK", "NEW");
+    told("-A PREROUTING -j CT --notrack\n-A PREROUTING -j CT --zone 2", "UNTRACKED");
+}
+
+/// A template is a connection to those who ask (`xt_conntrack.c`).
+#[test]
+fn before_tracking_what_was_given_a_zone_is_new() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j CT --zone 2\n\
+         -A PREROUTING -m conntrack --ctstate INVALID,UNTRACKED -j DROP\n\
+         -A PREROUTING -m conntrack --ctstate NEW -m connmark --mark 0 -j ACCEPT\n-A PREROUTING -j DROP",
     );
     seen(&lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]));
 }

@@ -163,6 +163,20 @@ fn redirect_goes_to_the_address_of_the_interface_of_arrival() {
     assert_eq!(seen(&journey).to_string(), "tcp 10.0.1.2:4000 -> 10.0.1.1:8080 SYN");
 }
 
+/// `nf_nat_redirect_ipv6_usable`.
+#[test]
+fn what_is_redirected_keeps_the_scope_of_its_destination() {
+    let mut lab = Build::default();
+    lab.host("client", false).nic("client", "eth0", &["fd01::2/64"]);
+    lab.host("router", false).nic("router", "eth0", &["fd01::1/64", "fe80::1/64"]);
+    lab.link(&[("client", "eth0"), ("router", "eth0")]).route("client", "ff00::/8 dev eth0");
+    lab.route("client", "fe80::/64 dev eth0");
+    lab.rules("router", "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j REDIRECT");
+    let to = |dst: &str| seen(&lab.send(&[("client", udp(("fd01::2", 5), (dst, 53)))])).dst.to_string();
+    assert_eq!(to("fd01::1"), "fd01::1");
+    assert_eq!(to("ff02::1"), "fe80::1");
+}
+
 #[test]
 fn which_backend_chance_picks_is_possible_not_certain() {
     let mut lab = Build::line();
@@ -190,4 +204,27 @@ fn between_two_nat_back_ends_of_one_priority_either_may_have_come_first() {
         seen(&journey).transport.ports().unwrap().1
     });
     assert_eq!(ports.results, [PortValue::Is(81), PortValue::Is(82)]);
+}
+
+/// `nf_ct_zone_equal`: a reply is compared with the zone of replies.
+#[test]
+fn a_zone_for_one_direction_is_asked_for_in_that_direction_only() {
+    let state_of_reply = |option: &str| {
+        let mut lab = Build::line();
+        lab.rules(
+            "router",
+            &format!("*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -s 10.0.2.2 -j CT {option} 2"),
+        );
+        lab.rules(
+            "router",
+            "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.0.2.2 -m conntrack --ctstate ESTABLISHED -j DROP",
+        );
+        let journey = lab.send(&[
+            ("client", udp(("10.0.1.2", 4000), ("10.0.2.2", 53))),
+            ("server", udp(("10.0.2.2", 53), ("10.0.1.2", 4000))),
+        ]);
+        journey.outcome.name().to_owned()
+    };
+    assert_eq!(state_of_reply("--zone-orig"), "dropped");
+    assert_eq!(state_of_reply("--zone"), "delivered");
 }

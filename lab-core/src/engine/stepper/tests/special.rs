@@ -56,3 +56,13 @@ fn an_icmpv6_error_about_a_packet_to_a_routers_anycast_address_comes_from_there(
     let journey = lab.send(&[("router:eth0", udp(("fd01::2", 1), ("fd02::", 53)))]);
     assert_eq!(answer(&journey).from_addr.to_string(), "fd02::");
 }
+
+/// `rt6_need_strict`: what comes in by a wire finds no way to the loopback's
+/// address, which no route by that wire has.
+#[test]
+fn what_is_sent_on_to_the_loopback_address_of_ipv6_has_no_route() {
+    let mut lab = Build::line();
+    lab.rules("router", "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to ::1");
+    let journey = lab.send(&[("client", udp(("fd01::2", 5), ("fd02::2", 53)))]);
+    assert_eq!(*stage(&journey), Stage::NoRoute);
+}
