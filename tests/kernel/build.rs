@@ -12,7 +12,9 @@ use lab_core::model::{
 };
 use lab_core::semantics::segment;
 
+use crate::devices::{self, mac};
 use crate::filter;
+use crate::guard;
 use crate::space::Space;
 use crate::tally::Left;
 
@@ -76,16 +78,19 @@ pub fn build(lab: &Lab, left: &mut Left) -> Result<Built, String> {
     }
     let mut built = Built { hosts, outside, wires: BTreeMap::new() };
     wire(lab, &mut built)?;
+    sit(lab, &built)?;
+    for host in lab.hosts.values() {
+        plug(host, &built.hosts[&host.name])?;
+    }
+    if guard::any(lab) {
+        guard::greet(lab, &built)?;
+    }
     for host in lab.hosts.values() {
         let space = &built.hosts[&host.name];
-        dress(lab, host, space, &built.wires, left)?;
+        dress(lab, host, space, &built.wires, left);
         filter::load(host, space, left);
     }
     Ok(built)
-}
-
-fn mac(device: &Interface) -> String {
-    device.mac.map_or(String::new(), |mac| format!("address {mac}"))
 }
 
 /// Makes every pair of veth devices.
@@ -129,30 +134,54 @@ fn wire(lab: &Lab, built: &mut Built) -> Result<(), String> {
     }
 }
 
-/// Devices, addresses, neighbours, routes, policy and settings of a host.
-fn dress(
-    lab: &Lab,
-    host: &Host,
-    space: &Space,
-    wires: &BTreeMap<Place, String>,
-    left: &mut Left,
-) -> Result<(), String> {
+/// Makes the macvlan devices that sit on a device of another host.
+fn sit(lab: &Lab, built: &Built) -> Result<(), String> {
+    for (below, upper) in &lab.macvlans {
+        let device = lab.hosts[&upper.host].interface(&upper.interface).ok_or("a macvlan of no host")?;
+        let InterfaceKind::Macvlan(mode) = device.kind else {
+            return Err("a macvlan of another kind".into());
+        };
+        let (lower, name, own) = (&below.interface, &upper.interface, mac(device));
+        let there = built.hosts[&upper.host].path();
+        // Its own name may be another's where it is made.
+        let make = format!("link add link {lower} name upper {own} netns {there} type macvlan mode {mode}\n");
+        let rename = format!("link set upper name {name}\n");
+        for (host, text) in [(&below.host, make), (&upper.host, rename)] {
+            let printed = built.hosts[host].run("ip", &["-batch", "-"], &text);
+            if !printed.done {
+                return Err(format!("macvlans: {}", printed.err.trim()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Devices and addresses of a host.
+fn plug(host: &Host, space: &Space) -> Result<(), String> {
     let mut batch = String::from("link set lo up\n");
     for device in &host.interfaces {
-        devices(device, &mut batch)?;
+        batch += &devices::made(device)?;
     }
     for device in &host.interfaces {
-        if let Some(master) = &device.master {
-            batch += &format!("link set {} master {master}\n", device.name);
-        }
-        batch += &format!("link set {} up\n", device.name);
-        for address in device.addresses.iter().filter(|a| !a.address.is_loopback()) {
-            let more = if address.address.is_ipv6() { " nodad" } else { " brd +" };
-            let (a, len) = (address.address, address.prefix_len);
-            batch += &format!("addr add {a}/{len} dev {}{more}\n", device.name);
+        batch += &devices::raised(host, device);
+    }
+    let printed = space.run("ip", &["-batch", "-"], &batch);
+    if !printed.done {
+        return Err(format!("devices of {}: {}", host.name, printed.err.trim()));
+    }
+    let vlans = devices::vlans(host);
+    if !vlans.is_empty() {
+        let printed = space.run("bridge", &["-batch", "-"], &vlans);
+        if !printed.done {
+            return Err(format!("VLANs of {}: {}", host.name, printed.err.trim()));
         }
     }
-    let vital = batch.lines().count();
+    Ok(())
+}
+
+/// Neighbours, routes, policy and settings of a host.
+fn dress(lab: &Lab, host: &Host, space: &Space, wires: &BTreeMap<Place, String>, left: &mut Left) {
+    let mut batch = String::new();
     for neighbour in neighbours(lab, host, wires) {
         let mac = neighbour.mac.expect("permanent entries have one");
         let (address, device) = (neighbour.address, neighbour.interface);
@@ -161,15 +190,15 @@ fn dress(
     for route in host.routes.iter().filter(|r| r.protocol != "kernel") {
         batch += &route_text(host, route);
     }
-    for rule in host.rules.iter().filter(|r| !PolicyRule::initial(r.family).contains(r)) {
+    // The kernel adds what its first VRF asks for.
+    let own =
+        |r: &&PolicyRule| !PolicyRule::initial(r.family).contains(r) && r.action != PolicyAction::LookupVrf;
+    for rule in host.rules.iter().filter(own) {
         batch += &rule_text(rule);
     }
     let printed = space.run("ip", &["-force", "-batch", "-"], &batch);
     for line in printed.err.lines().filter(|l| l.starts_with("Command failed")) {
         let number = line.rsplit(':').next().and_then(|n| n.trim().parse::<usize>().ok());
-        if number.is_none_or(|n| n <= vital) {
-            return Err(format!("devices of {}: {}", host.name, printed.err.trim()));
-        }
         let text = number.and_then(|n| batch.lines().nth(n.saturating_sub(1))).unwrap_or(line);
         left.count("ip", text);
     }
@@ -180,37 +209,18 @@ fn dress(
     }
     for device in host.interfaces.iter().filter(|i| i.arp) {
         for family in ["ipv4", "ipv6"] {
-            let key = format!("net.{family}.neigh.{}", device.name);
+            let key = format!("net.{family}.neigh.{}", device.name.replace('.', "/"));
             space.set(&format!("{key}.mcast_solicit"), "1");
             space.set(&format!("{key}.retrans_time_ms"), "10");
         }
     }
-    Ok(())
-}
-
-fn devices(device: &Interface, batch: &mut String) -> Result<(), String> {
-    let (name, mac) = (&device.name, mac(device));
-    match &device.kind {
-        InterfaceKind::Loopback | InterfaceKind::Veth => {}
-        InterfaceKind::Bridge(_) => {
-            *batch += &format!("link add {name} {mac} type bridge mcast_snooping 0\n");
-        }
-        InterfaceKind::Vxlan(vxlan) => {
-            let remote = vxlan.remote.map_or(String::new(), |r| format!("remote {r}"));
-            *batch += &format!(
-                "link add {name} {mac} mtu {} type vxlan id {} {remote} dstport {}\n",
-                device.mtu, vxlan.vni, vxlan.port
-            );
-        }
-        other => return Err(format!("no device {other} here")),
-    }
-    Ok(())
 }
 
 /// Who is on the links of a host, and some that answer outside.
 fn neighbours(lab: &Lab, host: &Host, wires: &BTreeMap<Place, String>) -> Vec<Neighbour> {
     let mut all = Vec::new();
-    for device in host.interfaces.iter().filter(|i| i.arp && i.master.is_none() && i.mac.is_some()) {
+    let alone = |i: &&Interface| i.master.is_none() || host.vrf_of(&i.name).is_some();
+    for device in host.interfaces.iter().filter(|i| i.arp && i.mac.is_some()).filter(alone) {
         let mut add = |address: IpAddr, mac: Mac| {
             let interface = device.name.clone();
             let state = NeighbourState::Permanent;

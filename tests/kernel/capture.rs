@@ -60,7 +60,8 @@ const SETTLING: Duration = Duration::from_millis(200);
 
 fn settings(host: &Host, space: &Space) -> String {
     let mut keys: Vec<String> = OF_HOSTS.map(str::to_owned).to_vec();
-    let names = ["all", "default"].into_iter().chain(host.interfaces.iter().map(|i| i.name.as_str()));
+    let own = host.interfaces.iter().map(|i| i.name.replace('.', "/"));
+    let names = ["all", "default"].into_iter().map(str::to_owned).chain(own);
     for name in names {
         keys.extend(OF_DEVICES.iter().map(|leaf| format!("net.ipv4.conf.{name}.{leaf}")));
         keys.extend(OF_DEVICES_V6.iter().map(|leaf| format!("net.ipv6.conf.{name}.{leaf}")));
@@ -129,6 +130,10 @@ fn host(host: &Host, space: &Space, folder: &Path) -> Result<(), String> {
     let bridges = |k: &InterfaceKind| matches!(k, InterfaceKind::Bridge(_) | InterfaceKind::Vxlan(_));
     if host.interfaces.iter().any(|i| bridges(&i.kind)) {
         write("fdb.json", &space.run("bridge", &["-j", "fdb", "show"], "").out)?;
+        write("bridge-vlan.json", &space.run("bridge", &["-j", "vlan", "show"], "").out)?;
+    }
+    if host.interfaces.iter().any(|i| matches!(i.kind, InterfaceKind::Wireguard(_))) {
+        write("wireguard.dump", &space.run("wg", &["show", "all", "dump"], "").out)?;
     }
     write("sysctl.txt", &settings(host, space))?;
     let tables = &host.ruleset.tables;
@@ -168,7 +173,12 @@ fn host(host: &Host, space: &Space, folder: &Path) -> Result<(), String> {
 
 /// Writes the snapshot of a lab.
 pub fn capture(lab: &Lab, built: &Built, folder: &Path) -> Result<(), String> {
-    let toml = LabToml { name: Some(lab.name.clone()), links: lab.links.clone(), ..LabToml::default() };
+    let toml = LabToml {
+        name: Some(lab.name.clone()),
+        links: lab.links.clone(),
+        macvlans: lab.macvlans.clone(),
+        ..LabToml::default()
+    };
     fs::create_dir_all(folder).map_err(|e| e.to_string())?;
     fs::write(folder.join("lab.toml"), lab_toml::print(&toml)).map_err(|e| e.to_string())?;
     for (name, space) in &built.hosts {

@@ -54,7 +54,11 @@ fn went(lab: &Lab, observed: &Observed, way: &Journey) -> bool {
     let alone = !observed.delivered.iter().any(|(_, p)| !for_many(lab, p));
     match &way.outcome {
         Outcome::Delivered { at, seen } => observed.delivered.iter().any(|(place, packet)| {
+            // What stays in a VRF is told as of the port it was meant to leave by.
+            let host = lab.host(&at.host);
+            let vrf = |name: &str| host.and_then(|h| h.vrf_of(name)).map(|vrf| &vrf.name);
             let iface = place.iface == at.iface || place.iface == "lo" || at.iface == "lo";
+            let iface = iface || vrf(&at.iface).is_some_and(|of| vrf(&place.iface) == Some(of));
             place.host == at.host && iface && same(packet, seen)
         }),
         Outcome::ForwardedOut { at, seen } => {

@@ -4,10 +4,13 @@
 use std::net::IpAddr;
 
 use lab_core::engine::symbolic::{Ending, Flowed, Sending, Symbolic};
-use lab_core::model::{Host, How, Interface, Lab, Packet, PortValue, Probe, TcpFlags, Transport};
+use lab_core::model::{
+    Host, How, Interface, InterfaceKind, Lab, Packet, PortValue, Probe, TcpFlags, Transport,
+};
 use lab_core::space::{header, Field, Ref};
 use lab_core::strategies;
 use lab_workspace::{packet_of, Entrance};
+use proptest::prop_oneof;
 use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
@@ -17,6 +20,7 @@ use crate::wire;
 
 /// How many entrances of a lab are used, and how many packets by each.
 const ENTRANCES: usize = 4;
+const LAYERED_ENTRANCES: usize = 8;
 const BLIND: usize = 4;
 const AIMED: usize = 10;
 
@@ -68,6 +72,16 @@ fn unnamed(packet: &Packet) -> bool {
     packet.src.is_unspecified() || packet.src.is_multicast() || all
 }
 
+/// The addresses that tunnels lead to: those of their own ends, which few packets
+/// drawn blindly are for.
+fn tunnel_ends(lab: &Lab) -> Vec<IpAddr> {
+    let devices = lab.all_hosts().flat_map(|h| &h.interfaces);
+    let tunnels = devices.filter(|i| {
+        matches!(i.kind, InterfaceKind::Tunnel(_) | InterfaceKind::Wireguard(_) | InterfaceKind::Vxlan(_))
+    });
+    tunnels.flat_map(|i| i.addresses.iter().map(|a| a.address)).filter(|a| !link_local(*a)).collect()
+}
+
 /// Whether a flow's packets pass a host on their way.
 fn passes(entrance: Entrance, flowed: &Flowed) -> bool {
     let ends = match &flowed.ending {
@@ -80,19 +94,58 @@ fn passes(entrance: Entrance, flowed: &Flowed) -> bool {
     }
 }
 
+/// Now and then with a tag that a VLAN device or a bridge there asks for, or by
+/// a socket bound to a VRF.
+fn layered(runner: &mut TestRunner, host: &Host, how: How) -> How {
+    match how {
+        How::Inject(iface, None) => {
+            let mut tags: Vec<u16> = host
+                .interfaces
+                .iter()
+                .filter(|i| i.link.as_deref() == Some(&iface))
+                .filter_map(|i| match &i.kind {
+                    InterfaceKind::Vlan(tag) => Some(tag.id),
+                    _ => None,
+                })
+                .collect();
+            let filtered = host.interface(&iface).is_some_and(|i| !i.vlans.is_empty());
+            if filtered {
+                tags.extend([0, 1, 10, 20]);
+            }
+            let tagged = !tags.is_empty() && random(runner, 3) > usize::from(filtered);
+            let tag = tagged.then(|| tags[random(runner, tags.len())]);
+            How::Inject(iface, tag)
+        }
+        How::Originate(None) => {
+            let vrf = host.interfaces.iter().find(|i| matches!(i.kind, InterfaceKind::Vrf(_)));
+            How::Originate(vrf.filter(|_| random(runner, 3) > 0).map(|vrf| vrf.name.clone()))
+        }
+        how => how,
+    }
+}
+
 /// What labs and packets are drawn from: to set it up takes longer than to draw.
 pub struct Deck {
+    entrances: usize,
     labs: BoxedStrategy<Lab>,
     packets: BoxedStrategy<Packet>,
 }
 
-impl Default for Deck {
-    fn default() -> Self {
-        Deck { labs: strategies::lab(), packets: strategies::packet().boxed() }
-    }
-}
-
 impl Deck {
+    /// What to draw from; most often labs with devices on top of others where
+    /// the kernel has such.
+    pub fn new(layered: bool) -> Self {
+        let (entrances, labs) = match layered {
+            // To build a lab there takes long.
+            true => {
+                let labs = prop_oneof![1 => strategies::lab(), 7 => strategies::layered()];
+                (LAYERED_ENTRANCES, labs.boxed())
+            }
+            false => (ENTRANCES, strategies::lab()),
+        };
+        Deck { entrances, labs, packets: strategies::packet().boxed() }
+    }
+
     /// A lab.
     pub fn lab(&self, runner: &mut TestRunner) -> Lab {
         self.labs.new_tree(runner).expect("a lab can be drawn").current()
@@ -107,10 +160,12 @@ impl Deck {
         &self,
         runner: &mut TestRunner,
         engine: &mut Symbolic,
+        lab: &Lab,
         (entrance, flows): (Entrance, &[Flowed]),
         like: &Packet,
     ) -> Vec<Packet> {
         let mut all: Vec<Packet> = (0..BLIND).map(|_| self.packet(runner)).collect();
+        let ends = tunnel_ends(lab);
         let arrives = |f: &&Flowed| matches!(f.ending, Ending::Delivered(_) | Ending::ForwardedOut(_));
         let (good, bad): (Vec<&Flowed>, Vec<&Flowed>) = flows.iter().partition(|f| arrives(f));
         for place in 0..AIMED {
@@ -121,8 +176,15 @@ impl Deck {
             let far: Vec<&Flowed> = from.iter().filter(|f| passes(entrance, f)).copied().collect();
             let from = if far.is_empty() || place % 5 == 4 { from } else { &far };
             let flowed = from[random(runner, from.len())];
-            let near = header(&self.packet(runner));
+            let mut near = self.packet(runner);
+            let through: Vec<IpAddr> =
+                ends.iter().copied().filter(|a| a.is_ipv4() == near.dst.is_ipv4()).collect();
+            if !through.is_empty() && place % 2 == 0 {
+                near.dst = through[random(runner, through.len())];
+            }
+            let near = header(&near);
             let wanted: &[Field] = match place % 4 {
+                0 if !through.is_empty() => &[Field::Dst, Field::Protocol, Field::Sport, Field::Dport],
                 0 => &[Field::Family, Field::Protocol, Field::Sport, Field::Dport],
                 1 => &[Field::Dst, Field::Protocol],
                 2 => &[Field::Src, Field::Dst],
@@ -154,7 +216,7 @@ impl Deck {
         engine.limit = PARTS;
         let all = entrances(lab);
         let mut entering = Vec::new();
-        for place in 0..ENTRANCES {
+        for place in 0..self.entrances {
             let entrance = all[random(runner, all.len())];
             let like = wire::sendable(&self.packet(runner));
             let flows = entrance.flows(engine, &like).ok();
@@ -162,7 +224,8 @@ impl Deck {
                 Entrance::Send(host, _) => (host, How::Originate(None)),
                 Entrance::Inject(host, device) => (host, How::Inject(device.name.clone(), None)),
             };
-            let drawn = self.packets(runner, engine, (entrance, flows.as_deref().unwrap_or_default()), &like);
+            let of = (entrance, flows.as_deref().unwrap_or_default());
+            let drawn = self.packets(runner, engine, lab, of, &like);
             let probes = drawn
                 .into_iter()
                 .map(|p| Packet { ttl: like.ttl, length: like.length, df: like.df, mark: 0, ..p })
@@ -178,10 +241,14 @@ impl Deck {
                     !scoped
                 })
                 .filter(|p| !(matches!(entrance, Entrance::Send(..)) && unnamed(p)))
+                .collect::<Vec<_>>();
+            let probes = probes
+                .into_iter()
                 .enumerate()
                 .map(|(number, packet)| {
                     let id = format!("p{place}-{number}");
-                    Probe { id, at: at.name.clone(), how: how.clone(), packet, flow: None }
+                    let how = layered(runner, at, how.clone());
+                    Probe { id, at: at.name.clone(), how, packet, flow: None }
                 })
                 .collect();
             entering.push(Entering { entrance, flows, probes });

@@ -10,6 +10,7 @@ use lab_core::model::{Backend, Host, Ipset, Table, TableFamily};
 use crate::native;
 use crate::space::Space;
 use crate::tally::Left;
+use crate::vm;
 
 /// How often a file is tried again without a line that was refused.
 const TRIES: usize = 40;
@@ -66,6 +67,16 @@ fn repaired(line: &str, left: &mut Left) -> Option<String> {
     Some(format!("{head} -p {protocol}{tail}"))
 }
 
+/// Whether a line adds a range of ports that the set holds one by one.
+fn adds_many(line: &str) -> bool {
+    let element = line.strip_prefix("add ").and_then(|l| l.split_whitespace().nth(1)).unwrap_or_default();
+    element.split(',').any(|part| {
+        let range = part.rsplit(':').next().unwrap_or_default().split_once('-');
+        let ends = range.and_then(|(low, high)| Some((low.parse::<u16>().ok()?, high.parse::<u16>().ok()?)));
+        ends.is_some_and(|(low, high)| high.saturating_sub(low) > 2000)
+    })
+}
+
 /// Loads what a host filters and rewrites.
 pub fn load(host: &Host, space: &Space, left: &mut Left) {
     if host.ruleset.tables.is_empty() {
@@ -74,7 +85,19 @@ pub fn load(host: &Host, space: &Space, left: &mut Left) {
     let refused = |s: &Ipset| REFUSED.lock().expect("no thread panics here").contains(&kind(s));
     let (without, sets): (Vec<Ipset>, Vec<Ipset>) = host.ipsets.values().cloned().partition(refused);
     without.iter().for_each(|set| left.count("ipset", &format!("sets of type {}", kind(set))));
-    restore(space, "ipset", &["restore"], &ipset::print(&sets), left);
+    let text = ipset::print(&sets);
+    let few: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            let many = vm::inside() && adds_many(line);
+            if many {
+                left.count("ipset", &format!("what an emulated processor prints for minutes: {line}"));
+            }
+            !many
+        })
+        .collect();
+    let text = if few.is_empty() { String::new() } else { few.join("\n") + "\n" };
+    restore(space, "ipset", &["restore"], &text, left);
     // Nobody waits until a limit lets the next packet pass. What was used up
     // comes back with the next tick of the kernel's clock.
     let quick = |line: String| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab_core::engine::symbolic::Symbolic;
-use lab_core::model::{Decision, Lab, Outcome, Probe, Stage};
+use lab_core::model::{Decision, How, Lab, Outcome, Probe, Stage};
 use lab_core::query::predict::{predict, Prediction};
 use lab_workspace::{compare, flows_of, GAPS};
 use proptest::test_runner::TestRunner;
@@ -34,9 +34,10 @@ const PATIENCE: Duration = Duration::from_millis(40);
 /// lives for a tick of the kernel's clock, however soon it shall end.
 const FORGETTING: Duration = Duration::from_millis(20);
 
-/// After how long a host that refused a few packets for want of a route says so
+/// After how long a host that refused a few packets for want of a route, and the
+/// errors that they brought about, says so
 /// once more (`ip_error`; its limit is not a namespace's to set).
-const REFILLING: Duration = Duration::from_millis(1100);
+const REFILLING: Duration = Duration::from_millis(2500);
 
 /// Whether a route, or the lack of one, refuses a packet.
 fn unroutable(outcome: &Outcome) -> bool {
@@ -74,6 +75,9 @@ fn in_sets(
     probe: &Probe,
 ) -> Option<Result<(), String>> {
     let flows = entering.flows.as_ref()?;
+    if !matches!(probe.how, How::Originate(None) | How::Inject(_, None)) {
+        return None;
+    }
     let headers = engine.headers().ok()?;
     let store = engine.store();
     if store.lookup(headers, &lab_core::space::header(&probe.packet)) == 0 {
@@ -150,6 +154,9 @@ pub fn lab(
         }
     }
     drop(engine);
+    for _ in 0..watch.old_errors {
+        tally.left.count("observing", "an error that a tunnel tells of an earlier packet");
+    }
     watch.close();
     tally.labs += 1;
     Ok(wrong)

@@ -114,10 +114,18 @@ fn written(probes: &[Probe]) -> String {
         .map(|probe| {
             let mut object = json!({ "id": probe.id, "at": probe.at, "packet": packet(&probe.packet) });
             match &probe.how {
-                How::Originate(_) => object["how"] = json!("originate"),
-                How::Inject(iface, _) => {
+                How::Originate(bind) => {
+                    object["how"] = json!("originate");
+                    if let Some(device) = bind {
+                        object["bind"] = json!(device);
+                    }
+                }
+                How::Inject(iface, tag) => {
                     object["how"] = json!("inject");
                     object["iface"] = json!(iface);
+                    if let Some(tag) = tag {
+                        object["vlan"] = json!(tag);
+                    }
                 }
             }
             if let Some(flow) = &probe.flow {

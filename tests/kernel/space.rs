@@ -89,9 +89,14 @@ impl Space {
     }
 }
 
-/// `/proc/sys` of a key; what stands for a dot inside a part is a slash there.
+/// `/proc/sys` of a key, in which a slash stands for a dot inside a part.
 fn sysctl_path(key: &str) -> String {
-    format!("/proc/sys/{}", key.replace('.', "/"))
+    let swapped = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        c => c,
+    };
+    format!("/proc/sys/{}", key.chars().map(swapped).collect::<String>())
 }
 
 /// Whether namespaces can be made here; as another user, inside of a user

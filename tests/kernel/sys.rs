@@ -34,6 +34,18 @@ pub fn set(fd: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> 
     Ok(())
 }
 
+/// Binds a socket to a device.
+pub fn bind(fd: &OwnedFd, device: &str) -> io::Result<()> {
+    let size = device.len() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+    // SAFETY: the name is as long as said, and alive during the call.
+    let done = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, device.as_ptr().cast(), size) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// A socket that sees every frame of every interface but those it sends.
 pub fn sniffer() -> io::Result<OwnedFd> {
     let fd = socket(libc::AF_PACKET, libc::SOCK_RAW, i32::from((libc::ETH_P_ALL as u16).to_be()))?;

@@ -1,9 +1,9 @@
 //! What was done and seen, in all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lab_core::model::Lab;
+use lab_core::model::{InterfaceKind, Lab};
 use lab_core::query::predict::Prediction;
 
 use crate::compare::claims;
@@ -26,6 +26,30 @@ impl Left {
     }
 }
 
+/// The kinds of device that a packet passed, but for plain ones.
+fn kinds(lab: &Lab, observed: &Observed) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for hop in &observed.hops {
+        let Some(host) = lab.host(&hop.at.host) else { continue };
+        let Some(device) = host.interface(&hop.at.iface) else { continue };
+        match &device.kind {
+            InterfaceKind::Loopback | InterfaceKind::Veth => {}
+            InterfaceKind::Vlan(tag) if tag.service => drop(found.insert("vlan 802.1ad".to_owned())),
+            InterfaceKind::Bond(bond) => drop(found.insert(format!("bond {}", bond.mode))),
+            InterfaceKind::Macvlan(mode) => drop(found.insert(format!("macvlan {mode}"))),
+            kind => drop(found.insert(kind.to_string())),
+        }
+        if host.vrf_of(&device.name).is_some() {
+            found.insert("vrf".to_owned());
+        }
+        let bridge = device.master.as_deref().and_then(|m| host.interface(m)).map(|m| &m.kind);
+        if matches!(bridge, Some(InterfaceKind::Bridge(settings)) if settings.vlan_filtering) {
+            found.insert("bridge that filters VLANs".to_owned());
+        }
+    }
+    found
+}
+
 /// The sums of a run.
 #[derive(Default)]
 pub struct Tally {
@@ -37,6 +61,8 @@ pub struct Tally {
     pub replies: u64,
     pub outcomes: BTreeMap<&'static str, u64>,
     pub crossed: u64,
+    /// Packets that passed a device of a kind.
+    pub kinds: BTreeMap<String, u64>,
     pub certain: u64,
     pub possible: u64,
     pub unclaimed: u64,
@@ -61,6 +87,9 @@ impl Tally {
         for (tool, (n, example)) in other.left.reasons {
             self.left.reasons.entry(tool).or_insert((0, example)).0 += n;
         }
+        for (kind, n) in other.kinds {
+            *self.kinds.entry(kind).or_default() += n;
+        }
         self.labs += other.labs;
         self.rules += other.rules;
         self.packets += other.packets;
@@ -83,6 +112,9 @@ impl Tally {
         self.packets += 1;
         *self.outcomes.entry(observed.name()).or_default() += 1;
         self.crossed += u64::from(observed.crossed(lab));
+        for kind in kinds(lab, observed) {
+            *self.kinds.entry(kind).or_default() += 1;
+        }
         if !claims(prediction) {
             self.unclaimed += 1;
         } else if prediction.certain() {
@@ -117,6 +149,8 @@ impl Tally {
             self.crossed,
             share(self.crossed)
         );
+        let kinds: Vec<String> = self.kinds.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+        println!("packets that passed devices: {}", kinds.join(", "));
         println!(
             "predictions: {} certain, {} possible, {} claim nothing; {} held to the sets; {} sent again with patience",
             self.certain, self.possible, self.unclaimed, self.sets, self.repeated

@@ -1,14 +1,19 @@
 //! Sending probes into a lab that runs, and seeing what becomes of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use lab_core::model::{AnswerKind, How, Lab, Packet, Place, Probe};
+use lab_core::addr::Family;
+use lab_core::model::{
+    AnswerKind, Host, How, Interface, InterfaceKind, Lab, Packet, Place, Probe, TunnelKind,
+};
 use lab_core::semantics::segment;
 
 use crate::build::{self, Built};
+use crate::guard;
+use crate::peel;
 use crate::sys;
 use crate::wire::{self, Sight};
 
@@ -18,6 +23,9 @@ const PROTOCOLS: [(bool, &[u8]); 2] =
 
 /// How long a neighbour that does not answer is waited for.
 const NEIGHBOUR: Duration = Duration::from_millis(60);
+
+/// How long WireGuard may take for a packet: others encrypt it in the background.
+const ENCRYPTING: Duration = Duration::from_millis(15);
 
 /// Where something was seen, whether it was leaving, what it was.
 pub struct Answered {
@@ -64,6 +72,33 @@ impl Observed {
         }
     }
 
+    /// Leaves out what a tunnel says of earlier packets: one about which its host
+    /// heard an error lets it tell the senders of the next ones, which it sends
+    /// all the same (`ip_tunnel_xmit`). How many that were.
+    fn forget_old_errors(&mut self, lab: &Lab) -> usize {
+        let over_v4 = |at: &Place| match lab.host(&at.host).and_then(|h| h.interface(&at.iface)) {
+            Some(Interface { kind: InterfaceKind::Tunnel(tunnel), .. }) => {
+                tunnel.kind.outer() == Family::Ipv4 && tunnel.kind != TunnelKind::Sit
+            }
+            _ => false,
+        };
+        let sent: BTreeSet<&str> = self
+            .hops
+            .windows(2)
+            .filter(|two| two.iter().all(|hop| hop.outgoing) && two[0].at.host == two[1].at.host)
+            .filter(|two| over_v4(&two[0].at))
+            .map(|two| two[0].at.host.as_str())
+            .collect();
+        let own = |answer: &Answered| {
+            let from = lab.host(&answer.at.host).and_then(|h| h.interface_with(answer.from));
+            let unreachable = [AnswerKind::Icmp(3, 1), AnswerKind::Icmp6(1, 3)].contains(&answer.kind);
+            unreachable && from.is_some() && sent.contains(answer.at.host.as_str())
+        };
+        let before = self.answers.len();
+        self.answers.retain(|answer| !own(answer));
+        before - self.answers.len()
+    }
+
     /// Whether it came to a host that had to send it on: it went out again, or
     /// was for somebody else.
     pub fn crossed(&self, lab: &Lab) -> bool {
@@ -82,13 +117,21 @@ struct Post {
     senders: [OwnedFd; 2],
     listeners: Vec<(bool, u8, OwnedFd)>,
     names: BTreeMap<u32, String>,
+    /// Devices whose packets have no Ethernet header.
+    bare: BTreeSet<u32>,
 }
 
 impl Post {
-    fn open(space: &crate::space::Space) -> std::io::Result<Self> {
+    fn open(space: &crate::space::Space, host: Option<&Host>) -> std::io::Result<Self> {
         space.enter();
         let names = nix::net::if_::if_nameindex()?;
-        let names = names.iter().map(|i| (i.index(), i.name().to_string_lossy().into_owned())).collect();
+        let names: BTreeMap<u32, String> =
+            names.iter().map(|i| (i.index(), i.name().to_string_lossy().into_owned())).collect();
+        let headless = |name: &str| match host.and_then(|h| h.interface(name)).map(|i| &i.kind) {
+            Some(InterfaceKind::Tunnel(tunnel)) => !tunnel.kind.is_ethernet(),
+            kind => matches!(kind, Some(InterfaceKind::Wireguard(_))),
+        };
+        let bare = names.iter().filter(|(_, name)| headless(name)).map(|(index, _)| *index).collect();
         let mut listeners = Vec::new();
         for (v6, protocols) in PROTOCOLS {
             for protocol in protocols {
@@ -101,7 +144,16 @@ impl Post {
             senders: [sys::sender(false)?, sys::sender(true)?],
             listeners,
             names,
+            bare,
         })
+    }
+
+    /// The IP packet in what was seen at a device.
+    fn packet<'b>(&self, index: u32, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        if self.bare.contains(&index) {
+            return Some(bytes);
+        }
+        peel::frame(bytes)
     }
 
     fn index(&self, name: &str) -> Option<u32> {
@@ -120,6 +172,10 @@ pub struct Watch<'a> {
     built: &'a Built,
     posts: BTreeMap<String, Post>,
     outside: Post,
+    /// Whether there is WireGuard, which takes its time.
+    guarded: bool,
+    /// How many answers were about earlier packets.
+    pub old_errors: usize,
     buffer: Vec<u8>,
 }
 
@@ -128,10 +184,18 @@ impl<'a> Watch<'a> {
     pub fn open(lab: &'a Lab, built: &'a Built) -> std::io::Result<Self> {
         let mut posts = BTreeMap::new();
         for (name, space) in &built.hosts {
-            posts.insert(name.clone(), Post::open(space)?);
+            posts.insert(name.clone(), Post::open(space, lab.host(name))?);
         }
-        let outside = Post::open(&built.outside)?;
-        Ok(Watch { lab, built, posts, outside, buffer: vec![0; 1 << 16] })
+        let outside = Post::open(&built.outside, None)?;
+        Ok(Watch {
+            lab,
+            built,
+            posts,
+            outside,
+            guarded: guard::any(lab),
+            old_errors: 0,
+            buffer: vec![0; 1 << 16],
+        })
     }
 
     /// Closes every socket, in the background: the kernel waits for its
@@ -150,6 +214,9 @@ impl<'a> Watch<'a> {
             space.set("net.ipv4.route.flush", "1");
             space.set("net.ipv6.route.flush", "1");
         });
+        if self.guarded {
+            guard::return_home(self.lab, self.built);
+        }
     }
 
     /// Sends a probe, and watches until nothing more comes of it.
@@ -162,13 +229,17 @@ impl<'a> Watch<'a> {
         loop {
             let settled =
                 !observed.delivered.is_empty() || !observed.out.is_empty() || !observed.answers.is_empty();
-            let wait = if asking && !settled { NEIGHBOUR.max(patience) } else { patience };
+            let mut wait = if asking && !settled { NEIGHBOUR.max(patience) } else { patience };
+            if self.guarded && !settled {
+                wait = wait.max(ENCRYPTING);
+            }
             if start.elapsed() >= wait {
                 break;
             }
             std::thread::sleep(Duration::from_micros(500));
             asking |= self.see(marker, &mut observed);
         }
+        self.old_errors += observed.forget_old_errors(self.lab);
         observed
     }
 
@@ -176,16 +247,25 @@ impl<'a> Watch<'a> {
         let packet = &probe.packet;
         let bytes = wire::bytes(packet, marker);
         match &probe.how {
-            How::Originate(_) => {
+            How::Originate(None) => {
                 let post = &self.posts[&probe.at];
                 let sender = &post.senders[usize::from(packet.dst.is_ipv6())];
                 sys::send(sender, &bytes, packet.src, packet.dst).map_err(|e| e.to_string())
             }
-            How::Inject(iface, _) => {
+            How::Originate(Some(device)) => {
+                self.built.hosts[&probe.at].enter();
+                sys::sender(packet.dst.is_ipv6())
+                    .and_then(|sender| {
+                        sys::bind(&sender, device)?;
+                        sys::send(&sender, &bytes, packet.src, packet.dst)
+                    })
+                    .map_err(|e| e.to_string())
+            }
+            How::Inject(iface, tag) => {
                 let host = self.lab.host(&probe.at).ok_or("no such host")?;
                 let device = host.interface(iface).ok_or("no such interface")?;
                 let (src, dst) = segment::macs_towards(self.lab, host, device);
-                self.wire(&probe.at, iface, &wire::frame(src, dst, &bytes))
+                self.wire(&probe.at, iface, &wire::frame(src, dst, *tag, &bytes))
             }
         }
     }
@@ -211,11 +291,8 @@ impl<'a> Watch<'a> {
             while let Some(frame) = sys::sniff(&post.sniffer, &mut self.buffer) {
                 let bytes = &self.buffer[..frame.length];
                 asking |= frame.outgoing && asks(bytes);
-                let Some(sight) =
-                    bytes.get(14..).filter(|b| !b.is_empty()).and_then(|b| wire::sight(b, marker))
-                else {
-                    continue;
-                };
+                let packet = post.packet(frame.index, bytes);
+                let Some(sight) = packet.and_then(|b| wire::sight(b, marker)) else { continue };
                 let at = Place { host: host.clone(), iface: post.name(frame.index) };
                 match sight {
                     Sight::Probe(packet) | Sight::Outer(packet) => {
@@ -251,7 +328,8 @@ impl<'a> Watch<'a> {
                 continue;
             }
             let Some((place, _)) = self.built.wires.iter().find(|(_, n)| **n == name) else { continue };
-            if let Some(Sight::Probe(packet) | Sight::Outer(packet)) = wire::sight(&bytes[14..], marker) {
+            let sight = peel::frame(bytes).and_then(|b| wire::sight(b, marker));
+            if let Some(Sight::Probe(packet) | Sight::Outer(packet)) = sight {
                 observed.out.push((place.clone(), packet));
             }
         }

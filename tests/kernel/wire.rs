@@ -10,6 +10,8 @@ use lab_core::formats::probes::transport_header;
 use lab_core::formats::wire;
 use lab_core::model::{AnswerKind, Packet, Payload, PortValue, TcpFlags, Transport};
 
+use crate::peel;
+
 /// The fewest bytes that hold a marker behind what protocols look at; a
 /// transport header has no more.
 const ROOM: u32 = 20;
@@ -172,10 +174,11 @@ fn header(packet: &Packet, carried: usize, id: u16) -> Vec<u8> {
     bytes
 }
 
-/// A frame with an IP packet in it.
-pub fn frame(src: Mac, dst: Mac, packet: &[u8]) -> Vec<u8> {
+/// A frame with an IP packet in it, with a tag or not.
+pub fn frame(src: Mac, dst: Mac, tag: Option<u16>, packet: &[u8]) -> Vec<u8> {
     let kind: [u8; 2] = if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
-    [&dst.0[..], &src.0[..], &kind[..], packet].concat()
+    let tag = tag.map_or(Vec::new(), |id| [&[0x81, 0][..], &id.to_be_bytes()].concat());
+    [&dst.0[..], &src.0[..], &tag, &kind[..], packet].concat()
 }
 
 /// An IPv6 packet as a raw socket gets it: its header is told beside.
@@ -220,7 +223,7 @@ pub fn neighbour(frame: &[u8], own: Mac) -> Option<Vec<u8>> {
     let pseudo = sum(&octets(ends.1), sum(&octets(ends.0), 58 + carried.len() as u32));
     let right = folded(sum(&carried, pseudo));
     carried[2..4].copy_from_slice(&right.to_be_bytes());
-    Some(self::frame(own, asker, &with_header(ends, 255, 0, 58, &carried)))
+    Some(self::frame(own, asker, None, &with_header(ends, 255, 0, 58, &carried)))
 }
 
 /// What a packet on the wire is to a probe.
@@ -233,19 +236,17 @@ pub enum Sight {
     Outer(Packet),
 }
 
-/// The transport header and what follows it.
-fn behind(bytes: &[u8]) -> &[u8] {
-    let header = match bytes[0] >> 4 {
-        4 => usize::from(bytes[0] & 0xf) * 4,
-        _ => 40,
-    };
-    bytes.get(header..).unwrap_or(&[])
-}
-
 /// What a packet is to the probe of a marker; none if nothing.
 pub fn sight(bytes: &[u8], marker: u32) -> Option<Sight> {
     let packet = wire::packet(bytes)?;
-    let behind = behind(bytes);
+    if let Some(inner) = peel::carried(bytes) {
+        // An error inside is seen again when it comes out.
+        return match sight(inner, marker)? {
+            Sight::Probe(_) | Sight::Outer(_) => Some(Sight::Outer(packet)),
+            Sight::Answer(..) => None,
+        };
+    }
+    let (_, behind) = peel::behind(bytes)?;
     let word = |at: usize| Some(u32::from_be_bytes(behind.get(at..at + 4)?.try_into().ok()?));
     if let Transport::Tcp { flags, .. } = packet.transport {
         let (seq, ack) = (word(4)?, word(8)?);
@@ -261,8 +262,7 @@ pub fn sight(bytes: &[u8], marker: u32) -> Option<Sight> {
         return None;
     }
     // What is said about a tunnel's packet its sender does not hear.
-    let quoted = behind.get(8..).and_then(wire::packet).map(|p| p.transport);
-    let about_outer = matches!(quoted, Some(Transport::Udp { dport: PortValue::Is(4789), .. }));
+    let about_outer = behind.get(8..).and_then(peel::carried).is_some();
     match packet.transport {
         _ if packet.transport.is_icmp_error() && about_outer => None,
         // What is changed by the way is told by a redirect, not refused.
@@ -273,8 +273,6 @@ pub fn sight(bytes: &[u8], marker: u32) -> Option<Sight> {
         Transport::Icmp6 { kind, code, .. } if packet.transport.is_icmp_error() => {
             Some(Sight::Answer(AnswerKind::Icmp6(kind, code), packet.src))
         }
-        // VXLAN, whatever its port was rewritten to.
-        Transport::Udp { .. } if behind.get(8..12) == Some(&[8, 0, 0, 0]) => Some(Sight::Outer(packet)),
         _ => Some(Sight::Probe(packet)),
     }
 }

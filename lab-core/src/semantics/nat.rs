@@ -88,8 +88,8 @@ pub fn settle(known: &Connections, connection: &mut Connection, end: End, mappin
 }
 
 /// `nf_nat_l4proto_unique_tuple`: the port when the present one cannot stay.
-/// Sources are picked by chance within their range; destinations take the
-/// first.
+/// It is picked by chance within its range; newer kernels give destinations the
+/// first, and no snapshot tells.
 fn pick(port: PortValue, end: End, mapping: &Mapping, query: bool) -> Option<PortValue> {
     let range = match (mapping.ports, end) {
         (Some(range), _) => range,
@@ -111,7 +111,6 @@ fn pick(port: PortValue, end: End, mapping: &Mapping, query: bool) -> Option<Por
             let offset = u32::from(port.wrapping_sub(base)) % size;
             Some(PortValue::Is(range.low + offset as u16))
         }
-        _ if end == End::Destination && !mapping.random => Some(PortValue::Is(range.low)),
         _ => Some(PortValue::Fresh(range)),
     }
 }

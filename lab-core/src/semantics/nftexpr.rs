@@ -359,7 +359,8 @@ pub fn holds(condition: &NftMatch, at: &Context) -> Tri {
             .inverted(condition.comparison == Comparison::NotEqual),
         other => {
             // One constant stands on the right of an order or bit test.
-            let Some([Atom::Range(right, _)]) = elements.first().map(Vec::as_slice) else { return Tri::No };
+            let Some([Atom::Range(low, high)]) = elements.first().map(Vec::as_slice) else { return Tri::No };
+            let right = &bound(other, *low, *high);
             match left {
                 Value::Number(n) => compare(other, n, *right).into(),
                 Value::Port(PortValue::Is(n)) => compare(other, n.into(), *right).into(),
@@ -368,6 +369,15 @@ pub fn holds(condition: &NftMatch, at: &Context) -> Tri {
                 Value::Name(_) | Value::Parts(_) | Value::Absent => Tri::No,
             }
         }
+    }
+}
+
+/// The end of a prefix that an order test is about: the kernel masks the left
+/// side, so that only what lies behind all of the prefix is greater.
+pub(super) fn bound(comparison: Comparison, low: u128, high: u128) -> u128 {
+    match comparison {
+        Comparison::Greater | Comparison::LessOrEqual => high,
+        _ => low,
     }
 }
 

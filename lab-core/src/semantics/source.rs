@@ -25,6 +25,11 @@ pub fn for_route(host: &Host, route: &Route, hop: Option<&NextHop>, dst: IpAddr)
     }
 }
 
+/// The VRF that a device is in, by name (`l3mdev_master_ifindex`).
+fn domain<'h>(host: &'h Host, device: &str) -> Option<&'h str> {
+    host.vrf_of(device).map(|vrf| vrf.name.as_str())
+}
+
 fn v4(address: &Address) -> Option<Ipv4Addr> {
     match address.address {
         IpAddr::V4(a) => Some(a),
@@ -34,7 +39,7 @@ fn v4(address: &Address) -> Option<Ipv4Addr> {
 
 /// `inet_select_addr`: the first primary address of an interface that may be
 /// used at this scope, one in the subnet of `near` before others; else one of
-/// another interface.
+/// another interface of the same VRF, of which the VRF's own device comes first.
 pub fn for_interface_v4(host: &Host, device: &str, near: Option<IpAddr>, scope: Scope) -> Option<Ipv4Addr> {
     let primary = |i: &Interface| -> Vec<Address> {
         i.addresses
@@ -48,7 +53,13 @@ pub fn for_interface_v4(host: &Host, device: &str, near: Option<IpAddr>, scope: 
     if let Some(address) = own.iter().find(same_net).or_else(|| own.first()) {
         return v4(address);
     }
-    host.interfaces.iter().flat_map(primary).find(|a| a.scope != Scope::Link).as_ref().and_then(v4)
+    let vrf = domain(host, device);
+    if let Some(address) = vrf.and_then(|vrf| host.interface(vrf)).and_then(|i| primary(i).into_iter().next())
+    {
+        return v4(&address);
+    }
+    let near = host.interfaces.iter().filter(|i| domain(host, &i.name) == vrf);
+    near.flat_map(primary).find(|a| a.scope != Scope::Link).as_ref().and_then(v4)
 }
 
 fn v6_scope(address: Ipv6Addr) -> u8 {
@@ -96,8 +107,23 @@ pub fn for_interface_v6(host: &Host, device: &str, dst: Ipv6Addr) -> Option<Ipv6
     // Link-local and multicast destinations confine the choice to the device,
     // and so does nowhere, which has no scope (ipv6_dev_get_saddr).
     let confined = wanted <= 2 || dst.is_multicast() || dst.is_unspecified();
+    let vrf = domain(host, device);
+    if let (false, Some(vrf)) = (confined, vrf) {
+        // In a VRF the device and the VRF's own come first, but only where they
+        // have one address: to compare two is to look further.
+        let own = host.interfaces.iter().filter(|i| i.up && (i.name == device || i.name == vrf));
+        let mut usable =
+            own.flat_map(|i| &i.addresses).filter(|a| !a.tentative).filter_map(|a| match a.address {
+                IpAddr::V6(a) => Some(a),
+                IpAddr::V4(_) => None,
+            });
+        if let (Some(only), None) = (usable.next(), usable.next()) {
+            return Some(only);
+        }
+    }
     let mut best: Option<(Rank, Ipv6Addr)> = None;
-    for interface in host.interfaces.iter().filter(|i| i.up && (!confined || i.name == device)) {
+    let same = |i: &&Interface| i.up && domain(host, &i.name) == vrf;
+    for interface in host.interfaces.iter().filter(same).filter(|i| !confined || i.name == device) {
         for address in &interface.addresses {
             let IpAddr::V6(candidate) = address.address else { continue };
             if address.tentative {

@@ -104,6 +104,14 @@ pub fn room(tunnel: &Tunnel, device: &Interface, mtu: u32, inner: Family, df: bo
     }
 }
 
+/// Whether a tunnel sends at all: over IPv6 only with both ends named, its own an
+/// address of the host and the other not (`ip6_tnl_xmit_ctl`).
+pub fn sends(host: &Host, tunnel: &Tunnel) -> bool {
+    let own = |end: Option<IpAddr>| end.map(|address| host.interface_with(address).is_some());
+    let ends = (own(tunnel.local), own(tunnel.remote));
+    tunnel.kind.outer() == Family::Ipv4 || ends == (Some(true), Some(false))
+}
+
 /// The tunnel of a host that takes a packet with these outer ends: both ends
 /// given come first, then the remote one, then the local
 /// (`ip_tunnel_lookup`).

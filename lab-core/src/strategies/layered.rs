@@ -55,7 +55,7 @@ fn vlans() -> BoxedStrategy<Lab> {
 
 /// A bond of two wires, of which one leads somewhere.
 fn bonds() -> BoxedStrategy<Lab> {
-    (any::<bool>(), select(vec!["active-backup", "balance-rr"]))
+    (any::<bool>(), select(vec!["active-backup", "balance-rr", "balance-xor"]))
         .prop_flat_map(|(first, mode)| {
             let active = if first { "eth0" } else { "eth2" };
             let backup = mode == "active-backup";
@@ -89,11 +89,18 @@ fn filtering() -> BoxedStrategy<Lab> {
             vlans
         }),
     ];
-    (one.clone(), one.clone(), one)
-        .prop_flat_map(|(own, first, second)| {
+    let odd = || (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    (one.clone(), one.clone(), one, (odd(), odd()))
+        .prop_flat_map(|(own, first, second, odd)| {
             let client = host("client", 0, CLIENT, &["10.0.1.1", "fd01::1"]);
             let mut router = host("router", 1, &ROUTER[..1], &[]);
             bridge(&mut router, 1, &["10.0.2.1/24", "fd02::1/64"], &["p1", "p2"]);
+            for (name, (hairpin, isolated)) in [("p1", odd.0), ("p2", odd.1)] {
+                let port = device(&mut router, name).and_then(|i| i.port.as_mut());
+                if let Some(port) = port {
+                    (port.hairpin, port.isolated) = (hairpin, isolated);
+                }
+            }
             for (name, vlans) in [("br0", own), ("p1", first), ("p2", second)] {
                 if let Some(port) = device(&mut router, name) {
                     port.vlans = vlans;
@@ -176,6 +183,10 @@ fn macvlans() -> BoxedStrategy<Lab> {
         .boxed()
 }
 
+/// The ends of tunnels, of either family.
+const CLIENT_END: [&str; 2] = ["10.0.1.2", "fd01::2"];
+const ROUTER_END: [&str; 2] = ["10.0.1.1", "fd01::1"];
+
 /// Two hosts with a tunnel between them, that may lack a key, or speak
 /// another language at its far end.
 fn tunnels() -> BoxedStrategy<Lab> {
@@ -185,18 +196,19 @@ fn tunnels() -> BoxedStrategy<Lab> {
         prop_oneof![3 => likely, 1 => rare]
     };
     let key = || prop_oneof![4 => Just(None), 1 => Just(Some(7_u32))];
-    (kind(), kind(), prop::bool::weighted(0.9), (key(), key()), prop_oneof![Just(0_u8), Just(64)])
-        .prop_flat_map(|(kind, other, same, keys, ttl)| {
-            let end = |kind: TunnelKind, remote: [&str; 2], (key_in, key_out)| {
-                let remote = if kind.outer() == Family::Ipv4 { remote[0] } else { remote[1] };
-                let tunnel =
-                    Tunnel { remote: remote.parse().ok(), key_in, key_out, ttl, ..Tunnel::new(kind) };
+    let odd = (prop::bool::weighted(0.9), prop::bool::weighted(0.7));
+    (kind(), kind(), odd, (key(), key()), prop_oneof![Just(0_u8), Just(64)])
+        .prop_flat_map(|(kind, other, (same, named), keys, ttl)| {
+            let end = |kind: TunnelKind, [remote, local]: [[&str; 2]; 2], (key_in, key_out)| {
+                let of = |ends: [&str; 2]| ends[usize::from(kind.outer() == Family::Ipv6)].parse().ok();
+                let local = if named { of(local) } else { None };
+                let tunnel = Tunnel { local, remote: of(remote), key_in, key_out, ttl, ..Tunnel::new(kind) };
                 let mtu = 1500 - tunnel.overhead();
                 (InterfaceKind::Tunnel(tunnel), mtu)
             };
-            let (own, mtu) = end(kind, ["10.0.1.1", "fd01::1"], keys);
+            let (own, mtu) = end(kind, [ROUTER_END, CLIENT_END], keys);
             let far = if same { kind } else { other };
-            let (far, far_mtu) = end(far, ["10.0.1.2", "fd01::2"], (keys.1, keys.0));
+            let (far, far_mtu) = end(far, [CLIENT_END, ROUTER_END], (keys.1, keys.0));
             let mut client = host("client", 0, CLIENT, &["10.0.1.1", "fd01::1"]);
             nic(&mut client, 0, "tun0", own, &["10.0.9.2/24", "fd09::2/64"]);
             toward(&mut client, "10.0.2.0/24", "10.0.9.1", "tun0");

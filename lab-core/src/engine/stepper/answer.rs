@@ -9,7 +9,7 @@ use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
 use crate::model::{
     AddressType, Answer, AnswerKind, Decision, Frame, Hop, HopDirection, Host, Interface, Outcome, Packet,
-    PacketType, RouteKind, Scope, Stage,
+    PacketType, Route, RouteKind, Scope, Stage,
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::icmp;
@@ -166,9 +166,9 @@ impl<'a> Walk<'a, '_> {
             }
             AnswerKind::Icmp(..) => (local.then_some(packet.dst), Some(1), None),
             AnswerKind::Icmp6(..) => {
-                // ipv6_chk_addr, ipv6_chk_acast_addr_src.
-                let own = host.interface_with(packet.dst).is_some()
-                    || address_type(host, packet.dst, None) == AddressType::Anycast;
+                // A router's anycast addresses count (ipv6_chk_acast_addr_src).
+                let shared = |r: &Route| r.kind == RouteKind::Anycast && r.destination.addr() == packet.dst;
+                let own = host.interface_with(packet.dst).is_some() || host.routes.iter().any(shared);
                 (own.then_some(packet.dst), Some(58), None)
             }
         };

@@ -1,6 +1,6 @@
 //! What a host sends: routing, OUTPUT, the neighbour, the device.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::hook::{Ends, HookEnd, Reroute};
 use super::receive::kept;
@@ -20,6 +20,24 @@ use crate::semantics::source;
 
 /// Bytes of an 802.1Q tag, which devices allow beyond their MTU.
 pub(super) const VLAN_TAG: u32 = 4;
+
+/// Whether what a socket bound to a device sends to nowhere comes to the host
+/// itself: IPv4 asks nothing, IPv6 looks for its loopback address by that device.
+fn reaches_itself(host: &Host, family: Family, device: &str) -> bool {
+    let flow = Flow {
+        dst: IpAddr::V6(Ipv6Addr::LOCALHOST),
+        src: None,
+        iif: "lo",
+        oif: Some(device),
+        vrf: None,
+        mark: 0,
+        tos: 0,
+        protocol: None,
+        ports: None,
+    };
+    let local = |route: &Route| route.kind == RouteKind::Local;
+    family == Family::Ipv4 || matches!(lookup(host, &flow), Lookup::Found(route, _) if local(route))
+}
 
 /// Stands for the address of whoever answers outside the lab: nobody's inside.
 const SOMEBODY_OUTSIDE: Mac = Mac([0x02, 0xff, 0xff, 0xff, 0xff, 0xff]);
@@ -89,7 +107,13 @@ impl<'a> Walk<'a, '_> {
                 return Ok((way, src));
             }
             if dst.is_multicast() || dst.is_broadcast() {
-                let device = host.interface_with(src);
+                let device = match flow.oif {
+                    Some(bound) => host.interface(bound),
+                    None => host.interface_with(src),
+                };
+                if device.is_some_and(|d| matches!(d.kind, InterfaceKind::Vrf(_))) {
+                    return Err(NoWay::Unknown("who hears what a VRF's device sends to all".into()));
+                }
                 let Some(device) = device else { return Err(NoWay::Errno("ENETUNREACH")) };
                 // Delivered to members only, as from any other wire.
                 if dst.is_multicast() && device.kind == InterfaceKind::Loopback {
@@ -156,7 +180,7 @@ impl<'a> Walk<'a, '_> {
         let socket = sender == Sender::Socket;
         // To nowhere is to the host itself (ip_route_output_key_hash_rcu,
         // rawv6_sendmsg). A socket's packet then says so, a raw one does not.
-        if packet.dst.is_unspecified() && device.is_none() {
+        if packet.dst.is_unspecified() && device.is_none_or(|d| reaches_itself(host, packet.family(), d)) {
             let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
             return match loopback {
                 Some(device) if !socket && !packet.src.is_unspecified() => {

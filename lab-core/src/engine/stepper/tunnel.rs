@@ -12,7 +12,7 @@ use crate::model::{
     AnswerKind, Decision, Frame, Host, Interface, Outcome, Packet, Payload, Stage, Transport, Tunnel,
 };
 use crate::semantics::routing::Flow;
-use crate::semantics::tunnel::{protocol, room, taker, tells_of_no_route, too_big};
+use crate::semantics::tunnel::{protocol, room, sends, taker, tells_of_no_route, too_big};
 
 /// Why a tunnel's outer packet has no way.
 pub(super) enum NoOuter {
@@ -84,7 +84,9 @@ impl<'a> Walk<'a, '_> {
         skb: Skb,
     ) -> Step<'a> {
         let inner = skb.packet.family();
-        if tunnel.inside.is_some_and(|only| only != inner) && !tunnel.kind.is_ethernet() {
+        let foreign = tunnel.inside.is_some_and(|only| only != inner) && !tunnel.kind.is_ethernet();
+        let mute = !sends(host, tunnel);
+        if foreign || (mute && tunnel.kind.is_gre()) {
             return self.dropped(&host.name, Stage::Silent);
         }
         let Some(remote) = tunnel.remote else {
@@ -103,7 +105,8 @@ impl<'a> Walk<'a, '_> {
             protocol: Some(number),
             ports: None,
         };
-        let (way, src) = match self.outer_way(host, device, &flow) {
+        let found = if mute { Err(NoOuter::Route) } else { self.outer_way(host, device, &flow) };
+        let (way, src) = match found {
             Ok(found) => found,
             Err(NoOuter::Route) if tells_of_no_route(tunnel) && skb.leaves_by.is_some() => {
                 let v4 = inner == Family::Ipv4;

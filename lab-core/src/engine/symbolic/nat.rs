@@ -303,7 +303,7 @@ impl<'a> Symbolic<'a> {
                 done.extend(self.bound(flow, host, source, current, wanted)?);
             }
             for flow in with {
-                for (port, fresh, flow) in self.picked(flow, source, port, ports, base, random)? {
+                for (port, fresh, flow) in self.picked(flow, source, port, ports, base)? {
                     let mut wanted = wanted;
                     match source {
                         true => wanted.sport = port,
@@ -372,7 +372,6 @@ impl<'a> Symbolic<'a> {
         port: Source,
         ports: Option<PortRange>,
         base: Option<u16>,
-        random: bool,
     ) -> Result<Vec<(Source, Option<PortRange>, Flow)>, Error> {
         let field = if source { Field::Sport } else { Field::Dport };
         let fresh = |range: PortRange, flow: Flow| match range.low == range.high {
@@ -427,7 +426,6 @@ impl<'a> Symbolic<'a> {
                     })
                     .collect())
             }
-            None if !source && !random => Ok(vec![(Source::constant(field, range.low.into()), None, flow)]),
             None => Ok(vec![fresh(range, flow)]),
         }
     }

@@ -10,7 +10,7 @@ use crate::addr::{Family, Mac};
 use crate::model::{Host, Interface, InterfaceKind, PortValue, Stage, Tunnel, Vxlan, Wireguard};
 use crate::semantics::icmp::default_ttl;
 use crate::semantics::tunnel::{
-    protocol, room, taker, tells_of_no_route, too_big, vtep, vxlan_overhead, wireguard_length,
+    protocol, room, sends, taker, tells_of_no_route, too_big, vtep, vxlan_overhead, wireguard_length,
 };
 use crate::space::{Error, Field, Ref, Source};
 
@@ -212,7 +212,9 @@ impl<'a> Symbolic<'a> {
         flow: Flow,
     ) -> Result<(), Error> {
         let Some(inner) = flow.family(&self.sets.store) else { return Ok(()) };
-        if tunnel.inside.is_some_and(|only| only != inner) && !tunnel.kind.is_ethernet() {
+        let foreign = tunnel.inside.is_some_and(|only| only != inner) && !tunnel.kind.is_ethernet();
+        let mute = !sends(host, tunnel);
+        if foreign || (mute && tunnel.kind.is_gre()) {
             self.dropped(flow, &host.name, Stage::Silent);
             return Ok(());
         }
@@ -221,6 +223,13 @@ impl<'a> Symbolic<'a> {
             self.dropped(flow, &host.name, Stage::Unmodelled(what));
             return Ok(());
         };
+        if mute {
+            match flow.sent {
+                true => self.refused_at(flow, &host.name, Stage::HostUnreachable),
+                false => self.dropped(flow, &host.name, Stage::NoRoute),
+            }
+            return Ok(());
+        }
         let number = protocol(tunnel, inner);
         let carried = match tunnel.kind.is_ethernet() {
             true => Carried::Frame { key: tunnel.key_out, macs },

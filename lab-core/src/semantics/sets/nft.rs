@@ -4,6 +4,7 @@
 use super::value::{unknown_part, Bit, Computed};
 use super::{Set, Sets, Site};
 use crate::model::{Atom, Comparison, Expression, NftElement, NftMatch, NftSet, NftSetRef, Verdict};
+use crate::semantics::nftexpr::bound;
 use crate::space::{Error, Ref};
 
 /// Where a verdict map gives which verdict; and where it cannot be told, and
@@ -157,8 +158,8 @@ impl Sets {
                     self.store.invert_if(any, condition.comparison == Comparison::NotEqual)?
                 }
                 other => match (elements.first().map(Vec::as_slice), &value) {
-                    (Some([Atom::Range(right, _)]), Computed::Bits(bits)) => {
-                        self.ordered(bits, other, *right)?
+                    (Some([Atom::Range(low, high)]), Computed::Bits(bits)) => {
+                        self.ordered(bits, other, bound(other, *low, *high))?
                     }
                     (Some([Atom::Range(..)]), Computed::Unknown(_)) => unknown.unwrap_or(Ref::NONE),
                     _ => Ref::NONE,

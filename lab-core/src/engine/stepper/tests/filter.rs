@@ -65,6 +65,27 @@ fn an_nft_reject_passes_over_what_it_cannot_answer() {
 }
 
 #[test]
+fn only_what_lies_behind_all_of_a_prefix_is_greater_than_it() {
+    for (op, dst, drops) in [
+        (">", "10.0.2.2", false),
+        ("<=", "10.0.2.2", true),
+        (">=", "10.0.2.2", true),
+        ("<", "10.0.2.2", false),
+    ] {
+        let mut lab = Build::line();
+        let left = r#"{"payload":{"protocol":"ip","field":"daddr"}}"#;
+        let right = r#"{"prefix":{"addr":"10.0.2.0","len":24}}"#;
+        let test = format!(r#"{{"match":{{"op":"{op}","left":{left},"right":{right}}}}}"#);
+        let rule = format!(
+            r#"{{"rule":{{"family":"inet","table":"fw","chain":"fwd","handle":1,"expr":[{test},{{"drop":null}}]}}}}"#
+        );
+        nft(&mut lab, "router", &format!("{},{rule}", forward_chain("fw", 0, "accept")));
+        let journey = lab.send(&[("client", ping("10.0.1.2", dst))]);
+        assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{op}");
+    }
+}
+
+#[test]
 fn a_hook_without_an_interface_compares_with_the_empty_name() {
     let mut lab = Build::line();
     lab.rules("client", "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT ! -i eth0 -j DROP");

@@ -73,6 +73,19 @@ fn masquerade_keeps_a_free_source_port_and_picks_by_chance_below_its_range() {
 }
 
 #[test]
+fn dnat_to_a_range_of_ports_keeps_a_port_of_it_and_picks_one_for_others() {
+    let mut lab = Build::line();
+    let rule = "-A PREROUTING -p udp -j DNAT --to-destination 10.0.2.2:512-40000";
+    lab.rules("router", &format!("*nat\n:PREROUTING ACCEPT [0:0]\n{rule}"));
+    let dport = |to| {
+        let journey = lab.send(&[("client", udp(("10.0.1.2", 4000), ("10.0.1.1", to)))]);
+        seen(&journey).transport.ports().unwrap().1
+    };
+    assert_eq!(dport(8080), PortValue::Is(8080));
+    assert_eq!(dport(53), PortValue::Fresh(PortRange { low: 512, high: 40000 }));
+}
+
+#[test]
 fn dnat_back_to_the_client_without_snat_is_martian_at_the_client() {
     let mut lab = Build::line();
     lab.rules(

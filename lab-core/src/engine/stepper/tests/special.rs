@@ -4,7 +4,7 @@ use super::build::{ping, tcp, udp, Build};
 use super::{answer, seen, stage};
 use crate::engine::explore::Choices;
 use crate::engine::stepper::{walk, Entry, Sender, World};
-use crate::model::{AnswerKind, Outcome, Stage, TcpFlags};
+use crate::model::{AnswerKind, Outcome, RouteKind, Stage, TcpFlags};
 
 #[test]
 fn all_of_the_zero_net_but_its_first_address_is_forwarded_like_any_other() {
@@ -46,6 +46,17 @@ fn no_icmpv6_error_goes_to_the_first_address_of_a_prefix() {
     let from = |src| [("router:eth0", ping(src, "2001:db8::1"))];
     assert_eq!(answer(&lab.send(&from("fd01::2"))).kind, AnswerKind::Icmp6(1, 0));
     assert!(matches!(lab.send(&from("fd01::")).outcome, Outcome::Dropped { .. }));
+}
+
+#[test]
+fn an_icmpv6_error_about_a_packet_to_a_routers_anycast_address_comes_from_there() {
+    let mut lab = Build::line();
+    lab.route("router", "fd02::/128 dev eth1 table 255");
+    lab.get("router").routes.last_mut().unwrap().kind = RouteKind::Anycast;
+    let with = "--reject-with icmp6-adm-prohibited";
+    lab.rules("router", &format!("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j REJECT {with}"));
+    let journey = lab.send(&[("router:eth0", udp(("fd01::2", 1), ("fd02::", 53)))]);
+    assert_eq!(answer(&journey).from_addr.to_string(), "fd02::");
 }
 
 /// `rt6_need_strict`: what comes in by a wire finds no way to the loopback's

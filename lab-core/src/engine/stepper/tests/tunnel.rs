@@ -407,3 +407,17 @@ fn a_bridged_frame_too_big_for_gretap_is_lost_and_for_vxlan_answered() {
         }
     }
 }
+
+#[test]
+fn tunnels_over_ipv6_send_only_if_both_ends_are_named_and_ip6gre_does_not_tell() {
+    for (kind, told) in [(TunnelKind::Ip6tnl, true), (TunnelKind::Ip6gre, false), (TunnelKind::Gre, false)] {
+        let mut lab = Build::line();
+        tunnel(&mut lab, kind, &|t| t.local = None);
+        let journey = lab.send(&[("client", udp(("10.9.0.1", 1), ("10.9.0.2", 53)))]);
+        match (kind, told) {
+            (_, true) => assert_eq!(answer(&journey).kind, AnswerKind::Icmp(3, 1)),
+            (TunnelKind::Gre, _) => drop(seen(&journey)),
+            _ => assert_eq!(*stage(&journey), Stage::Silent),
+        }
+    }
+}

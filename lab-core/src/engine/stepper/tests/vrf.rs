@@ -148,3 +148,42 @@ fn an_error_is_routed_in_the_vrf_of_the_device_that_has_the_packet() {
     let journey = lab.send(&[("client", ping("0.0.0.0", "10.0.2.77"))]);
     assert_eq!(*stage(&journey), Stage::NeighbourFailed);
 }
+
+#[test]
+fn what_a_vrf_sends_to_nowhere_comes_to_the_host_itself() {
+    let lab = line(&["eth0", "eth1"]);
+    for (src, nowhere) in [("10.0.1.1", "0.0.0.0"), ("fd01::1", "::")] {
+        let entry = Entry::SendBound("router".into(), Sender::Raw, "red".into());
+        let packet = tcp((src, 1), (nowhere, 80), TcpFlags::SYN);
+        let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
+        assert!(matches!(&journey.outcome, Outcome::Delivered { at, .. } if at.to_string() == "router:lo"));
+    }
+}
+
+#[test]
+fn an_icmpv6_error_in_a_vrf_prefers_the_one_address_of_the_device_to_that_of_its_sender() {
+    let mut lab = line(&["eth0", "eth1"]);
+    lab.route("router", "unreachable 2001:db8::/32 table 10");
+    // The sender claims an address of the router's other side.
+    let packet = || udp(("fd01::1", 1), ("2001:db8::1", 53));
+    let from = |lab: &Build| match lab.send(&[("router:eth1", packet())]).outcome {
+        Outcome::Rejected { answer, .. } => answer.from_addr.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(from(&lab), "fd02::1");
+    // Where there are two to choose from, it looks further.
+    let mut second = lab.get("router").interface("eth0").unwrap().addresses.clone();
+    second.retain(|a| a.address.is_ipv6());
+    second[0].address = "fd07::1".parse().unwrap();
+    lab.change("router", "red", |i| i.addresses = second.clone());
+    assert_eq!(from(&lab), "fd01::1");
+}
+
+#[test]
+fn nothing_is_claimed_of_what_a_vrf_sends_to_all() {
+    let lab = line(&["eth0", "eth1"]);
+    let entry = Entry::SendBound("router".into(), Sender::Raw, "red".into());
+    let packet = udp(("10.0.1.1", 1), ("255.255.255.255", 67));
+    let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
+    assert!(matches!(stage(&journey), Stage::Unmodelled(_)));
+}
