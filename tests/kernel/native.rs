@@ -163,8 +163,18 @@ fn condition(m: &NftMatch) -> String {
         Comparison::GreaterOrEqual => ">=",
         Comparison::AnyBit | Comparison::NoBit => "&",
     };
-    let left = expression(&m.left);
-    let sorts = sorts(&m.left);
+    // nft lists what is turned round and lies in a range as if it did not.
+    let spans = |e: &NftElement| e.iter().any(|a| matches!(a, Atom::Range(low, high) if low != high));
+    let ranged = match &m.right {
+        NftSetRef::Named(_) => true,
+        NftSetRef::Elements(elements) => elements.iter().any(spans),
+    };
+    let left = match &m.left {
+        Expression::Xor(inner, _) if ranged || sign.starts_with(['<', '>']) => inner.as_ref(),
+        other => other,
+    };
+    let sorts = sorts(left);
+    let left = expression(left);
     let right = match &m.right {
         NftSetRef::Named(name) => format!("@{name}"),
         NftSetRef::Elements(elements) => match elements.as_slice() {

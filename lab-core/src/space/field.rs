@@ -43,6 +43,8 @@ pub enum Field {
     /// To whom the frame was sent: unicast 0, broadcast 1, multicast 2,
     /// other 3.
     PacketType,
+    /// The hook that the packet is at: its place in [`Hook`](crate::model::Hook).
+    Hook,
     /// The bridge port it came in by.
     PhysIn,
     /// The bridge port it leaves by.
@@ -120,7 +122,7 @@ pub mod ct {
 
 /// Every field, its first word, and its width in bits, in the order of
 /// diagrams.
-const LAYOUT: [(Field, u16); 36] = [
+const LAYOUT: [(Field, u16); 37] = [
     (Field::Iif, 32),
     (Field::Oif, 32),
     (Field::CtState, 3),
@@ -136,6 +138,7 @@ const LAYOUT: [(Field, u16); 36] = [
     (Field::SctpInit, 1),
     (Field::Length, 32),
     (Field::PacketType, 2),
+    (Field::Hook, 3),
     (Field::PhysIn, 32),
     (Field::PhysOut, 32),
     (Field::PortsTold, 1),

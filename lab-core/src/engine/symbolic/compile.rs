@@ -2,7 +2,7 @@
 
 use super::chain::{ChainLeaves, Compiled, End, Leaf, RuleId, TableChains};
 use super::effects::Effects;
-use crate::model::{Chain, Hook, Host, Match, Policy, Rule, Statement, Table, Target, Verdict};
+use crate::model::{Chain, Host, Match, Policy, Rule, Statement, Table, Target, Verdict};
 use crate::semantics::hooks::CONNTRACK;
 use crate::semantics::sets::{Plain, Sets, Site};
 use crate::space::{Cube, Error, NotAdded, Ref, Segments, Store};
@@ -172,7 +172,7 @@ impl<'a> Compiler<'a, '_> {
         let mut returns = false;
         for (place, rule) in chain.rules.iter().enumerate() {
             let id = RuleId(first + 1 + place as u32);
-            let part = self.rule(chain, rule, id, (raw, context))?;
+            let part = self.rule(rule, id, (raw, context))?;
             self.chains.parts.push(part);
             returns |= may_return(rule);
         }
@@ -223,13 +223,13 @@ impl<'a> Compiler<'a, '_> {
         let table = self.table;
         let Some(chain) = table.chains.get(index) else { return Ok(Ref::NONE) };
         if let Some((owner, rule)) = self.chains.added.remove(&id) {
-            let part = self.rule(chain, &rule, id, site);
+            let part = self.rule(&rule, id, site);
             self.chains.added.insert(id, (owner, rule));
             return part;
         }
         let first = self.chains.first_ids.get(index).copied().unwrap_or(0);
         match (id.0 - first).checked_sub(1).and_then(|place| chain.rules.get(place as usize)) {
-            Some(rule) => self.rule(chain, rule, id, site),
+            Some(rule) => self.rule(rule, id, site),
             None => Ok(Ref::NONE),
         }
     }
@@ -239,7 +239,6 @@ impl<'a> Compiler<'a, '_> {
     /// that come to it.
     pub(super) fn rule(
         &mut self,
-        chain: &Chain,
         rule: &Rule,
         id: RuleId,
         (raw, context): (bool, u32),
@@ -247,8 +246,7 @@ impl<'a> Compiler<'a, '_> {
         if harmless(rule) {
             return Ok(Ref::NONE);
         }
-        let hook = chain.base.map_or(Hook::Forward, |b| b.hook);
-        let at = Site { host: self.host, table: self.table, hook, raw };
+        let at = Site { host: self.host, table: self.table, raw };
         let known = self.sets.oracles.len();
         let first = rule.statements.iter().position(|s| matches!(s, Statement::Target(_))).unwrap_or(0);
         let (leading, rest) = rule.statements.split_at(first);

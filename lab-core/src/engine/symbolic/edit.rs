@@ -68,9 +68,7 @@ impl Compiler<'_, '_> {
             self.chains.callers = Some(callers);
         }
         self.edit(chain, |compiler, compiled, raw| {
-            let model = compiler.table.chains.get(chain);
-            let Some(model) = model else { return Ok(()) };
-            let part = compiler.rule(model, rule, id, (raw, compiled.context))?;
+            let part = compiler.rule(rule, id, (raw, compiled.context))?;
             let Compiler { sets, leaves, .. } = compiler;
             let place = place.min(compiled.ids.len());
             compiled.segments.insert(&mut sets.store, place, part, &mut |store, a, b| {

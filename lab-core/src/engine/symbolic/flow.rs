@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use crate::addr::{Family, Mac, PortRange};
 use crate::model::{
-    ConntrackState, Decision, Direction, HopDirection, Host, Interface, PacketType, Place, RuleRef, VlanTag,
+    ConntrackState, Decision, Direction, Hook, HopDirection, Host, Interface, PacketType, Place, RuleRef,
+    VlanTag,
 };
 use crate::semantics::conntrack::{Info, TcpState};
 use crate::space::{ct, tracking, Field, Mapping, Ref, Source};
@@ -387,12 +388,19 @@ impl Flow {
     }
 
     /// The same, with all that a hook of a host knows besides.
-    pub fn mapping_at(&self, host: &Host, names: &mut dyn FnMut(&str) -> u32, hook: HookEnds) -> Mapping {
+    pub fn mapping_at(
+        &self,
+        host: &Host,
+        names: &mut dyn FnMut(&str) -> u32,
+        hook: Hook,
+        ends: HookEnds,
+    ) -> Mapping {
         let mut mapping = self.mapping();
         let mut constant = |field: Field, value: u128| mapping.set(field, Source::constant(field, value));
         let mut name = |text: Option<&str>| u128::from(text.map_or(0, &mut *names));
-        constant(Field::Iif, name(hook.input));
-        constant(Field::Oif, name(hook.output));
+        constant(Field::Iif, name(ends.input));
+        constant(Field::Oif, name(ends.output));
+        constant(Field::Hook, hook as u128);
         let bridged = self.bridged.as_ref();
         constant(Field::PhysIn, name(bridged.map(|b| b.input.as_str())));
         constant(Field::PhysOut, name(bridged.and_then(|b| b.output.as_deref())));

@@ -105,13 +105,14 @@ impl<'a> Symbolic<'a> {
         (table, chain): (usize, usize),
     ) -> Result<Vec<(End, Option<RuleRef>, Flow)>, Error> {
         let base = self.base(host, table, chain)?;
-        let names = &mut self.sets.names;
-        let mapping = flow.mapping_at(host, &mut |n| names.number(n), ends);
-        self.watch(host, (table, chain), flow, &mapping, base.whole)?;
-        let parts = self.split(flow, base.verdicts, &mapping, &|s, told| s.doubts(host, table, told))?;
         let Some(model) = host.ruleset.tables.get(table).and_then(|t| t.chains.get(chain)) else {
             return Ok(Vec::new());
         };
+        let names = &mut self.sets.names;
+        let hook = model.base.map_or(Hook::Forward, |b| b.hook);
+        let mapping = flow.mapping_at(host, &mut |n| names.number(n), hook, ends);
+        self.watch(host, (table, chain), flow, &mapping, base.whole)?;
+        let parts = self.split(flow, base.verdicts, &mapping, &|s, told| s.doubts(host, table, told))?;
         let mut done = Vec::new();
         for (leaf, mut part) in parts {
             let Some(leaf) = self.leaves.value(leaf).cloned() else { continue };

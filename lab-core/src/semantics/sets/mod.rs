@@ -20,7 +20,7 @@ use std::net::IpAddr;
 
 use crate::addr::{Family, Masked};
 use crate::model::{
-    AddressType, Comparison, Hook, Host, InterfacePattern, Match, Not, PacketType, Statistic, Table, Text,
+    AddressType, Comparison, Host, InterfacePattern, Match, Not, PacketType, Statistic, Table, Text,
 };
 use crate::space::{oracle, Bits, Error, Field, Names, Ref, Store};
 
@@ -37,8 +37,6 @@ pub struct Site<'a> {
     pub host: &'a Host,
     /// The table, for its named sets.
     pub table: &'a Table,
-    /// The hook.
-    pub hook: Hook,
     /// Whether connection tracking has not yet looked at the packet.
     pub raw: bool,
 }

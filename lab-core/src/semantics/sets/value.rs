@@ -369,6 +369,15 @@ impl Sets {
         Ok(worth)
     }
 
+    /// Where packets are at one of these hooks.
+    fn at_hooks(&mut self, hooks: &[Hook]) -> super::Set {
+        let mut parts = Vec::new();
+        for hook in hooks {
+            parts.push(self.store.value(Field::Hook, *hook as u128)?);
+        }
+        self.store.first_of(&parts)
+    }
+
     fn fib_device(&mut self, result: FibResult, words: &[String], at: Site) -> Result<Worth, Error> {
         let has = |word: &str| words.iter().any(|w| w == word);
         let (asked, other) = if has("saddr") { (Field::Src, Field::Dst) } else { (Field::Dst, Field::Src) };
@@ -415,14 +424,18 @@ impl Sets {
         let mut found = self.by_interface(at.host, limit, &mut |sets, device| named(sets, None, device))?;
         // What reaches as far as its link is asked by the packet's device
         // (nft_fib6_flowi_init).
-        let own = match at.hook {
-            Hook::Postrouting => Some(Field::Oif),
-            Hook::Output => None,
-            _ => Some(Field::Iif),
-        };
-        let near = self.by_interface(at.host, limit.or(own), &mut |sets, device| {
-            named(sets, device, device.filter(|_| limit.is_some()))
-        })?;
+        let mut near = Ref::NONE;
+        for (hooks, own) in [
+            (&[Hook::Ingress, Hook::Prerouting, Hook::Input, Hook::Forward][..], Some(Field::Iif)),
+            (&[Hook::Output], None),
+            (&[Hook::Postrouting], Some(Field::Oif)),
+        ] {
+            let found = self.by_interface(at.host, limit.or(own), &mut |sets, device| {
+                named(sets, device, device.filter(|_| limit.is_some()))
+            })?;
+            let here = self.at_hooks(hooks)?;
+            near = self.store.choose(here, found, near)?;
+        }
         let mut link = vec![self.prefix(asked, "fe80::/10")?];
         for flags in 0..=0xf {
             link.push(self.prefix(asked, &format!("ff{flags:x}2::/16"))?);
@@ -431,13 +444,13 @@ impl Sets {
         let v6 = self.store.family(Family::Ipv6)?;
         let link = self.store.guard(v6, link)?;
         found = self.store.choose(link, near, found)?;
-        if at.hook == Hook::Prerouting {
-            // What loops back has no route to look up (nft_fib_is_loopback).
-            for interface in at.host.interfaces.iter().filter(|i| i.kind == InterfaceKind::Loopback) {
-                let number = self.names.number(&interface.name);
-                let here = self.store.value(Field::Iif, number.into())?;
-                found = self.store.choose(here, Ref::leaf(number), found)?;
-            }
+        // What loops back has no route to look up (nft_fib_is_loopback).
+        let first = self.at_hooks(&[Hook::Prerouting])?;
+        for interface in at.host.interfaces.iter().filter(|i| i.kind == InterfaceKind::Loopback) {
+            let number = self.names.number(&interface.name);
+            let here = self.store.value(Field::Iif, number.into())?;
+            let here = self.store.guard(first, here)?;
+            found = self.store.choose(here, Ref::leaf(number), found)?;
         }
         let mut worth = Vec::new();
         for leaf in self.store.leaves(found) {

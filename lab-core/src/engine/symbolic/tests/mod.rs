@@ -208,3 +208,19 @@ fn which_back_end_was_registered_first_is_the_same_at_every_hook() {
     let found = flows(&lab, "client", &packet);
     assert_eq!((ways.results.len(), found.len()), (2, 2), "{found:?}");
 }
+
+/// `nft_fib_is_loopback`: before routing, what loops back has come by the loopback.
+#[test]
+fn a_called_chain_knows_the_hook_that_it_is_called_from() {
+    let mut lab = Build::line();
+    let tables = crate::formats::nft_text::parse(
+        "nft.txt",
+        "table inet lab {\n\
+           chain own { fib daddr oif 0 drop }\n\
+           chain pre { type filter hook prerouting priority 0; iifname lo jump own }\n\
+         }\n",
+    );
+    lab.get("client").ruleset.tables.extend(tables.unwrap());
+    let packet = tcp(("10.0.1.2", 1), ("127.0.0.1", 22), TcpFlags::SYN);
+    assert!(matches!(flow(&lab, "client", &packet).ending, Ending::Delivered(_)));
+}
