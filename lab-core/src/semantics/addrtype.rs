@@ -26,19 +26,38 @@ pub(super) fn of_kind(kind: RouteKind) -> AddressType {
     }
 }
 
-/// The type of an address. `device` limits the look-up to one interface.
-pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> AddressType {
-    let flow = Flow {
+/// What `xt_addrtype` takes an IPv6 address for that it asks a device about: only
+/// routes by that device count, and only addresses of it are local
+/// (`match_lookup_rt6`).
+pub(crate) fn of_device(host: &Host, address: IpAddr, device: &str) -> AddressType {
+    let flow = Flow { oif: Some(device), bound: true, ..asked(address) };
+    let own = || host.interface(device).is_some_and(|i| i.addresses.iter().any(|a| a.address == address));
+    match lookup(host, &flow) {
+        Lookup::Found(route, _) if route.kind == RouteKind::Anycast => AddressType::Anycast,
+        Lookup::Found(..) if own() => AddressType::Local,
+        Lookup::Found(..) | Lookup::Unknown(_) => AddressType::Unicast,
+        Lookup::Refused(_) | Lookup::NoRoute => AddressType::Unreachable,
+    }
+}
+
+fn asked<'a>(address: IpAddr) -> Flow<'a> {
+    Flow {
         dst: address,
         src: None,
         iif: "lo",
         oif: None,
         vrf: None,
+        bound: false,
         mark: 0,
         tos: 0,
         protocol: None,
         ports: None,
-    };
+    }
+}
+
+/// The type of an address. `device` limits the look-up to one interface.
+pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> AddressType {
+    let flow = asked(address);
     match address {
         IpAddr::V4(v4) => {
             if v4.is_unspecified() || v4.is_broadcast() {

@@ -18,6 +18,10 @@ use crate::model::{
     NftElement, NftMap, NftMatch, NftSet, NftSetRef, PacketType, PortValue, RouteKind, Transport, Verdict,
 };
 
+/// Why nothing is known of a route asked for in INPUT: newer kernels do not look
+/// up what loops back there, either (`nft_fib_can_skip`).
+pub(super) const LOOPS: &str = "whether this kernel looks up what loops back";
+
 /// The value of an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -226,8 +230,10 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
     // A packet that loops back has no route to look up (nft_fib_is_loopback).
     let loopback =
         at.input.and_then(|i| at.host.interface(i)).is_some_and(|i| i.kind == InterfaceKind::Loopback);
-    if at.hook == Hook::Prerouting && loopback {
-        return found(at.input);
+    match at.hook {
+        Hook::Prerouting if loopback => return found(at.input),
+        Hook::Input if loopback => return Value::Unknown(LOOPS.into()),
+        _ => {}
     }
     // What reaches as far as its link is asked by the packet's device
     // (nft_fib6_flowi_init).
@@ -242,6 +248,7 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
         iif: "lo",
         oif: device.or(own).filter(|_| link_local(asked)),
         vrf: None,
+        bound: false,
         mark: if has("mark") { packet.mark } else { 0 },
         tos: packet.tos,
         protocol: Some(packet.transport.protocol()),

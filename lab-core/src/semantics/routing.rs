@@ -25,6 +25,8 @@ pub struct Flow<'a> {
     pub oif: Option<&'a str>,
     /// The VRF whose table is asked; none: that of either interface.
     pub vrf: Option<&'a str>,
+    /// Whether IPv6 takes no route but by `oif` (`RT6_LOOKUP_F_IFACE`).
+    pub bound: bool,
     /// The firewall mark.
     pub mark: u32,
     /// Type of service or traffic class.
@@ -205,6 +207,7 @@ fn link<'a>(flow: &Flow<'a>) -> Option<&'a str> {
     match flow.dst {
         IpAddr::V4(_) => flow.oif,
         dst if by_link_alone(dst) => flow.oif.or(came),
+        _ if flow.bound => flow.oif,
         IpAddr::V6(_) => None,
     }
 }

@@ -168,7 +168,12 @@ impl<'a> Walk<'a, '_> {
             AnswerKind::Icmp6(..) => {
                 // A router's anycast addresses count (ipv6_chk_acast_addr_src).
                 let shared = |r: &Route| r.kind == RouteKind::Anycast && r.destination.addr() == packet.dst;
-                let own = host.interface_with(packet.dst).is_some() || host.routes.iter().any(shared);
+                // The device's VRF has addresses of its own (ipv6_chk_addr).
+                let vrf = |device: &str| host.vrf_of(device).map(|vrf| vrf.name.as_str());
+                let here = about.device.as_deref().or(about.leaves_by.as_deref()).and_then(vrf);
+                let has = |i: &Interface| i.addresses.iter().any(|a| a.address == packet.dst);
+                let own = host.interfaces.iter().any(|i| has(i) && vrf(&i.name) == here)
+                    || host.routes.iter().any(shared);
                 (own.then_some(packet.dst), Some(58), None)
             }
         };
@@ -193,6 +198,7 @@ impl<'a> Walk<'a, '_> {
             oif: None,
             // In the VRF of the device that has the packet (icmp_route_lookup).
             vrf: about.leaves_by.as_ref().or(about.device.as_ref()).and_then(|d| host.vrf_of(d)).map(name),
+            bound: false,
             mark: if reflect { packet.mark } else { 0 },
             tos: draft.tos,
             protocol,

@@ -100,6 +100,7 @@ impl<'a> Walk<'a, '_> {
             iif: "lo",
             oif: tunnel.link.as_deref(),
             vrf: None,
+            bound: false,
             mark: 0,
             tos: 0,
             protocol: Some(number),

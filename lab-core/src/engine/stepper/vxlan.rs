@@ -36,6 +36,7 @@ impl<'a> Walk<'a, '_> {
             iif: "lo",
             oif: vxlan.link.as_deref(),
             vrf: None,
+            bound: false,
             mark,
             tos: 0,
             protocol: Some(17),

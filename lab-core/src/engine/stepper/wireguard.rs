@@ -50,6 +50,7 @@ impl<'a> Walk<'a, '_> {
             iif: "lo",
             oif: None,
             vrf: None,
+            bound: false,
             mark: settings.mark,
             tos: 0,
             protocol: Some(17),

@@ -19,6 +19,7 @@ mod effects;
 mod engine;
 mod flow;
 mod hook;
+mod leave;
 mod nat;
 mod table;
 mod target;

@@ -14,7 +14,7 @@ mod set;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::addrtype::address_type;
+use super::addrtype::{address_type, of_device};
 use super::nftexpr;
 use super::{Context, Tri};
 use crate::addr::{Family, Masked};
@@ -158,7 +158,10 @@ fn addrtype(
     let one = |wanted: Option<&Not<BTreeSet<AddressType>>>, address: IpAddr| match wanted {
         None => Tri::Yes,
         Some(wanted) => {
-            let kind = address_type(at.host, address, device);
+            let kind = match (address, device) {
+                (IpAddr::V6(_), Some(device)) => of_device(at.host, address, device),
+                _ => address_type(at.host, address, device),
+            };
             let truth = match address {
                 IpAddr::V4(_) => wanted.value.contains(&kind),
                 IpAddr::V6(a) => addrtype_v6(&wanted.value, kind, a),

@@ -18,6 +18,7 @@ pub fn holds(at: &Context, loose: bool, valid_mark: bool, accept_local: bool) ->
         // On a link alone, even a loose test asks by that link.
         oif: if packet.src.is_ipv4() || loose && !link_local(packet.src) { None } else { Some(input) },
         vrf: None,
+        bound: false,
         mark: if valid_mark { packet.mark } else { 0 },
         tos: packet.tos,
         protocol: Some(packet.transport.protocol()),

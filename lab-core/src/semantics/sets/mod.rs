@@ -5,6 +5,7 @@
 //! cannot be known is a fresh bit of its own (an *oracle*), so that a diagram
 //! says both where something may hold and where it must.
 
+mod addrtype;
 mod conntrack;
 mod header;
 mod input;
@@ -378,7 +379,7 @@ impl Sets {
         let set = self.by_interface(host, limit, &mut |sets, device| {
             let v4 = sets.address_types(host, field, Family::Ipv4, device)?;
             let v4 = sets.store.where_leaf(v4, &|leaf| {
-                routes::ADDRESS_TYPES.get(leaf as usize - 1).is_some_and(|t| wanted.value.contains(t))
+                addrtype::ADDRESS_TYPES.get(leaf as usize - 1).is_some_and(|t| wanted.value.contains(t))
             });
             let v4 = v4?;
             let v6 = sets.xt_address_type_v6(host, field, &wanted.value, device)?;

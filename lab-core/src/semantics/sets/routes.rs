@@ -10,8 +10,7 @@ use ipnet::IpNet;
 
 use super::{Leaves, Set, Sets};
 use crate::addr::Family;
-use crate::model::{AddressType, Host, InterfaceKind, PolicyAction, PolicyRule, RouteKind, RouteTable};
-use crate::semantics::addrtype::of_kind;
+use crate::model::{Host, InterfaceKind, PolicyAction, PolicyRule, RouteKind, RouteTable};
 use crate::space::{Bits, Field, Mapping, Ref, Source};
 
 /// What a look-up finds.
@@ -31,29 +30,8 @@ pub enum Route {
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     pub leaves: Leaves<Route>,
-    whole: HashMap<(String, Family, Option<String>, Option<String>), Ref>,
-    tables: HashMap<(String, Family, u32, Option<String>), Ref>,
-}
-
-/// Address types, in the order of the leaves of [`Sets::address_types`].
-pub(super) const ADDRESS_TYPES: [AddressType; 12] = [
-    AddressType::Unspec,
-    AddressType::Unicast,
-    AddressType::Local,
-    AddressType::Broadcast,
-    AddressType::Anycast,
-    AddressType::Multicast,
-    AddressType::Blackhole,
-    AddressType::Unreachable,
-    AddressType::Prohibit,
-    AddressType::Throw,
-    AddressType::Nat,
-    AddressType::Xresolve,
-];
-
-fn type_leaf(kind: AddressType) -> Ref {
-    let index = ADDRESS_TYPES.iter().position(|t| *t == kind).unwrap_or_default();
-    Ref::leaf(index as u32 + 1)
+    whole: HashMap<(String, Family, (Option<String>, bool), Option<String>), Ref>,
+    tables: HashMap<(String, Family, u32, (Option<String>, bool)), Ref>,
 }
 
 /// Prefixes of [`by_link_alone`](crate::semantics::routing::by_link_alone).
@@ -81,10 +59,26 @@ impl Sets {
     /// # Errors
     /// If the store's budget is used up.
     pub fn routing(&mut self, host: &Host, family: Family, oif: Option<&str>, vrf: Option<&str>) -> Set {
+        self.ruled(host, family, (oif, false), vrf)
+    }
+
+    /// The same, for packets of IPv6 that take no route but by a device.
+    pub(super) fn routing_bound(&mut self, host: &Host, device: &str) -> Set {
+        self.ruled(host, Family::Ipv6, (Some(device), true), None)
+    }
+
+    fn ruled(
+        &mut self,
+        host: &Host,
+        family: Family,
+        (oif, bound): (Option<&str>, bool),
+        vrf: Option<&str>,
+    ) -> Set {
         // A VRF as the way out says which table, not which device.
         let inside = vrf.or(oif).and_then(|device| host.vrf_of(device));
         let oif = oif.filter(|oif| inside.is_none_or(|vrf| vrf.name != *oif));
-        let key = (host.name.clone(), family, oif.map(str::to_owned), inside.map(|vrf| vrf.name.clone()));
+        let by = (oif.map(str::to_owned), bound);
+        let key = (host.name.clone(), family, by, inside.map(|vrf| vrf.name.clone()));
         if let Some(known) = self.routes.whole.get(&key) {
             return Ok(*known);
         }
@@ -118,7 +112,7 @@ impl Sets {
                             continue;
                         }
                     };
-                    let mut found = self.table(host, family, table, oif)?;
+                    let mut found = self.table(host, family, table, (oif, bound))?;
                     if let Some(limit) = rule.suppress_prefix_len {
                         let Sets { store, routes, .. } = self;
                         let short = |leaf: u32| match routes.leaves.value(leaf) {
@@ -213,8 +207,14 @@ impl Sets {
     }
 
     /// One table: nothing where it has no route.
-    fn table(&mut self, host: &Host, family: Family, table: RouteTable, oif: Option<&str>) -> Set {
-        let key = (host.name.clone(), family, table.0, oif.map(str::to_owned));
+    pub(super) fn table(
+        &mut self,
+        host: &Host,
+        family: Family,
+        table: RouteTable,
+        (oif, bound): (Option<&str>, bool),
+    ) -> Set {
+        let key = (host.name.clone(), family, table.0, (oif.map(str::to_owned), bound));
         if let Some(known) = self.routes.tables.get(&key) {
             return Ok(*known);
         }
@@ -234,7 +234,7 @@ impl Sets {
                 route.metric,
             )
         });
-        let found = if v4 {
+        let found = if v4 || bound {
             self.by_link(host, &routes, oif, None)?
         } else {
             let plain = self.by_link(host, &routes, None, oif)?;
@@ -440,104 +440,6 @@ impl Sets {
         mapping.set(Field::Iif, Source::constant(Field::Iif, lo.into()));
         mapping.set(Field::Dst, Source::keep(about));
         self.store.pull_back(Ref::ALL, routing, mapping)
-    }
-
-    /// What an address field is to a host: leaves count [`ADDRESS_TYPES`] from
-    /// 1. `device` limits the look-up to one interface.
-    pub(super) fn address_types(
-        &mut self,
-        host: &Host,
-        field: Field,
-        family: Family,
-        device: Option<&str>,
-    ) -> Set {
-        let mut mapping = Mapping::default();
-        mapping.set(Field::Src, Source::constant(Field::Src, 0));
-        mapping.set(Field::Tos, Source::constant(Field::Tos, 0));
-        mapping.set(Field::Mark, Source::constant(Field::Mark, 0));
-        mapping.set(Field::Protocol, Source::constant(Field::Protocol, 0));
-        mapping.set(Field::PortsTold, Source::constant(Field::PortsTold, 0));
-        let there = |route: &Route| match (route, device) {
-            (Route::Found(_, hops), Some(device)) => {
-                hops.iter().any(|(r, h)| host.routes[*r].next_hops[*h].interface.as_deref() == Some(device))
-            }
-            _ => true,
-        };
-        let unicast = type_leaf(AddressType::Unicast);
-        if family == Family::Ipv4 {
-            let local = self.table(host, family, RouteTable::LOCAL, None)?;
-            mapping.set(Field::Dst, Source::keep(field));
-            let found = self.store.pull_back(Ref::ALL, local, &mapping)?;
-            let Sets { store, routes, .. } = self;
-            let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
-                Some(r @ Route::Found(route, _)) if there(r) => type_leaf(of_kind(host.routes[*route].kind)),
-                Some(Route::Refused(kind)) => type_leaf(of_kind(*kind)),
-                _ => unicast,
-            })?;
-            let zero = self.prefix(field, "0.0.0.0/32")?;
-            let all = self.prefix(field, "255.255.255.255/32")?;
-            let special = self.store.or_else(zero, all)?;
-            let groups = self.prefix(field, "224.0.0.0/4")?;
-            let typed = self.store.choose(groups, type_leaf(AddressType::Multicast), typed)?;
-            return self.store.choose(special, type_leaf(AddressType::Broadcast), typed);
-        }
-        let found = self.asked(host, family, &mut mapping, field, "lo", (None, None))?;
-        let Sets { store, routes, .. } = self;
-        let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
-            Some(r @ Route::Found(route, _)) => {
-                let kind = host.routes[*route].kind;
-                if there(r) || kind == RouteKind::Unicast {
-                    type_leaf(of_kind(kind))
-                } else {
-                    unicast
-                }
-            }
-            Some(Route::Refused(RouteKind::Prohibit)) => type_leaf(AddressType::Prohibit),
-            Some(Route::Refused(RouteKind::Blackhole)) => type_leaf(AddressType::Blackhole),
-            Some(Route::Refused(_) | Route::NoRoute) => type_leaf(AddressType::Unreachable),
-            Some(Route::Unknown(_)) | None => unicast,
-        })?;
-        let groups = self.prefix(field, "ff00::/8")?;
-        let none = self.prefix(field, "::/128")?;
-        let typed = self.store.choose(none, type_leaf(AddressType::Unspec), typed)?;
-        self.store.choose(groups, type_leaf(AddressType::Multicast), typed)
-    }
-
-    /// `xt_addrtype` of IPv6 asks in turn and wants all that it is asked.
-    pub(super) fn xt_address_type_v6(
-        &mut self,
-        host: &Host,
-        field: Field,
-        wanted: &BTreeSet<AddressType>,
-        device: Option<&str>,
-    ) -> Set {
-        let mut parts = Vec::new();
-        let unspecified = self.prefix(field, "::/128")?;
-        let group = self.prefix(field, "ff00::/8")?;
-        if wanted.contains(&AddressType::Unspec) {
-            parts.push(unspecified);
-        }
-        if wanted.contains(&AddressType::Unicast) {
-            let either = self.store.or_else(unspecified, group)?;
-            parts.push(self.store.not(either)?);
-        }
-        if wanted.contains(&AddressType::Multicast) {
-            parts.push(group);
-        }
-        let by_route =
-            [AddressType::Local, AddressType::Anycast, AddressType::Prohibit, AddressType::Unreachable];
-        if by_route.iter().any(|t| wanted.contains(t)) {
-            let typed = self.address_types(host, field, Family::Ipv6, device)?;
-            parts.push(self.store.where_leaf(typed, &|leaf| {
-                let kind = ADDRESS_TYPES.get(leaf as usize - 1).copied();
-                let kind = match kind {
-                    Some(AddressType::Prohibit | AddressType::Blackhole) => Some(AddressType::Unreachable),
-                    other => other,
-                };
-                kind.is_some_and(|k| wanted.contains(&k) && by_route.contains(&k))
-            })?);
-        }
-        self.store.all_of(&parts)
     }
 
     /// An address field in a prefix that is written here; the field alone.

@@ -446,9 +446,13 @@ impl Sets {
         found = self.store.choose(link, near, found)?;
         // What loops back has no route to look up (nft_fib_is_loopback).
         let first = self.at_hooks(&[Hook::Prerouting])?;
+        // In INPUT, kernels differ (nft_fib_can_skip).
+        let second = self.at_hooks(&[Hook::Input])?;
         for interface in at.host.interfaces.iter().filter(|i| i.kind == InterfaceKind::Loopback) {
             let number = self.names.number(&interface.name);
             let here = self.store.value(Field::Iif, number.into())?;
+            let then = self.store.guard(second, here)?;
+            found = self.store.choose(then, Ref::leaf(UNKNOWN), found)?;
             let here = self.store.guard(first, here)?;
             found = self.store.choose(here, Ref::leaf(number), found)?;
         }

@@ -204,3 +204,23 @@ fn an_icmp_redirect_about_a_connection_is_related() {
     let journey = lab.send(&[("client", first), ("server", redirect)]);
     assert_eq!(rule(&journey), ("filter", "FORWARD", Some(1)));
 }
+
+/// `match_lookup_rt6`: a look-up without a source that names a device takes no
+/// route but by that device.
+#[test]
+fn what_another_device_reaches_is_unreachable_to_an_address_type_of_ipv6_with_a_device() {
+    let outcome = |limit: &str| {
+        let mut lab = Build::line();
+        lab.rules(
+            "router",
+            &format!(
+                "# ip6tables\n*filter\n:FORWARD ACCEPT [0:0]\n\
+                 -A FORWARD -m addrtype --dst-type UNREACHABLE {limit} -j DROP"
+            ),
+        );
+        lab.send(&[("client", udp(("fd01::2", 1), ("fd02::2", 53)))]).outcome.name().to_owned()
+    };
+    assert_eq!(outcome(""), "delivered");
+    assert_eq!(outcome("--limit-iface-in"), "dropped");
+    assert_eq!(outcome("--limit-iface-out"), "delivered");
+}
