@@ -1,6 +1,6 @@
 //! What a host sends: routing, OUTPUT, the neighbour, the device.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::hook::{Ends, HookEnd, Reroute};
 use super::receive::kept;
@@ -100,13 +100,13 @@ impl<'a> Walk<'a, '_> {
     /// Routes a packet of the host's own (`ip_route_output_key`). Gives the
     /// way, and the source address to use if none is given.
     pub(super) fn route_out(&mut self, host: &'a Host, flow: &Flow) -> Result<(Way<'a>, IpAddr), NoWay> {
+        if flow.dst == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && flow.oif.is_none() {
+            let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
+            let Some(device) = loopback else { return Err(NoWay::Errno("ENETUNREACH")) };
+            let way = Way { device, next_hop: flow.dst, broadcast: false, local: true, mtu: None };
+            return Ok((way, flow.src.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))));
+        }
         if let (IpAddr::V4(dst), Some(src)) = (flow.dst, flow.src) {
-            if dst.is_unspecified() && flow.oif.is_none() {
-                let loopback = host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
-                let Some(device) = loopback else { return Err(NoWay::Errno("ENETUNREACH")) };
-                let way = Way { device, next_hop: flow.dst, broadcast: false, local: true, mtu: None };
-                return Ok((way, src));
-            }
             if dst.is_multicast() || dst.is_broadcast() {
                 let device = match flow.oif {
                     Some(bound) => host.interface(bound),
