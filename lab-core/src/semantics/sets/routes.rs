@@ -27,11 +27,14 @@ pub enum Route {
     Unknown(String),
 }
 
+/// The device that packets leave by, and whether only routes by it count.
+type By = (Option<String>, bool);
+
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     pub leaves: Leaves<Route>,
-    whole: HashMap<(String, Family, (Option<String>, bool), Option<String>), Ref>,
-    tables: HashMap<(String, Family, u32, (Option<String>, bool)), Ref>,
+    whole: HashMap<(String, Family, By, Option<String>), Ref>,
+    tables: HashMap<(String, Family, u32, By), Ref>,
 }
 
 /// Prefixes of [`by_link_alone`](crate::semantics::routing::by_link_alone).
