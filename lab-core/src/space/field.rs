@@ -98,7 +98,7 @@ pub mod tracking {
     pub const UNTRACKED: u32 = 1;
     /// A rule has said how it is to be tracked.
     pub const TEMPLATE: u32 = 2;
-    /// Connection tracking has looked at it: [`Field::CtState`] tells.
+    /// Connection tracking has looked at it: [`CtState`](super::Field::CtState) tells.
     pub const SEEN: u32 = 3;
 }
 
