@@ -59,8 +59,8 @@ fn heard(packet: &Packet) -> bool {
 }
 
 /// Whether an address means something only together with an interface: the
-/// kernel then takes only routes by that one (`rt6_need_strict`), which the
-/// stepper does not tell apart.
+/// kernel then takes only routes by that one (`rt6_need_strict`), and a socket
+/// must name it.
 fn link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(a) if a.is_unicast_link_local())
 }

@@ -35,8 +35,8 @@ const PATIENCE: Duration = Duration::from_millis(40);
 const FORGETTING: Duration = Duration::from_millis(20);
 
 /// After how long a host that refused a few packets for want of a route, and the
-/// errors that they brought about, says so
-/// once more (`ip_error`; its limit is not a namespace's to set).
+/// errors that they brought about, says so once more (`ip_error`; its limit is not
+/// a namespace's to set).
 const REFILLING: Duration = Duration::from_millis(2500);
 
 /// Whether a route, or the lack of one, refuses a packet.

@@ -30,7 +30,7 @@ pub(super) fn of_kind(kind: RouteKind) -> AddressType {
 /// routes by that device count, and only addresses of it are local
 /// (`match_lookup_rt6`).
 pub(crate) fn of_device(host: &Host, address: IpAddr, device: &str) -> AddressType {
-    let flow = Flow { oif: Some(device), bound: true, ..asked(address) };
+    let flow = Flow { oif: Some(device), bound: true, ..Flow::to(address) };
     let own = || host.interface(device).is_some_and(|i| i.addresses.iter().any(|a| a.address == address));
     match lookup(host, &flow) {
         Lookup::Found(route, _) if route.kind == RouteKind::Anycast => AddressType::Anycast,
@@ -40,24 +40,9 @@ pub(crate) fn of_device(host: &Host, address: IpAddr, device: &str) -> AddressTy
     }
 }
 
-fn asked<'a>(address: IpAddr) -> Flow<'a> {
-    Flow {
-        dst: address,
-        src: None,
-        iif: "lo",
-        oif: None,
-        vrf: None,
-        bound: false,
-        mark: 0,
-        tos: 0,
-        protocol: None,
-        ports: None,
-    }
-}
-
 /// The type of an address. `device` limits the look-up to one interface.
 pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> AddressType {
-    let flow = asked(address);
+    let flow = Flow::to(address);
     match address {
         IpAddr::V4(v4) => {
             if v4.is_unspecified() || v4.is_broadcast() {

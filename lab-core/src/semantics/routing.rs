@@ -37,6 +37,24 @@ pub struct Flow<'a> {
     pub ports: Option<(PortValue, PortValue)>,
 }
 
+impl Flow<'_> {
+    /// What a host asks for itself, knowing no more than where to.
+    pub(crate) fn to(dst: IpAddr) -> Self {
+        Flow {
+            dst,
+            src: None,
+            iif: "lo",
+            oif: None,
+            vrf: None,
+            bound: false,
+            mark: 0,
+            tos: 0,
+            protocol: None,
+            ports: None,
+        }
+    }
+}
+
 /// What a look-up found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lookup<'a> {

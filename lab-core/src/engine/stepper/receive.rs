@@ -237,10 +237,9 @@ impl<'a> Walk<'a, '_> {
             output: Some(&way.device.name),
             next_hop: Some(way.next_hop),
         };
-        let v4 = skb.packet.family() == Family::Ipv4;
         match self.hook(host, Hook::Postrouting, ends, &mut skb, &mut kept) {
             HookEnd::Accept => {
-                if input.is_none() && way.broadcast && v4 {
+                if input.is_none() && way.broadcast {
                     let rewritten = self.connection(host, &skb).is_some_and(|c| c.snat);
                     if rewritten || alters_in_nat(host) {
                         self.unknown.push(format!("{}: {TWICE}", host.name));

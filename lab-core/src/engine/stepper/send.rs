@@ -24,18 +24,7 @@ pub(super) const VLAN_TAG: u32 = 4;
 /// Whether what a socket bound to a device sends to nowhere comes to the host
 /// itself: IPv4 asks nothing, IPv6 looks for its loopback address by that device.
 fn reaches_itself(host: &Host, family: Family, device: &str) -> bool {
-    let flow = Flow {
-        dst: IpAddr::V6(Ipv6Addr::LOCALHOST),
-        src: None,
-        iif: "lo",
-        oif: Some(device),
-        vrf: None,
-        bound: false,
-        mark: 0,
-        tos: 0,
-        protocol: None,
-        ports: None,
-    };
+    let flow = Flow { oif: Some(device), ..Flow::to(IpAddr::V6(Ipv6Addr::LOCALHOST)) };
     let local = |route: &Route| route.kind == RouteKind::Local;
     family == Family::Ipv4 || matches!(lookup(host, &flow), Lookup::Found(route, _) if local(route))
 }

@@ -73,7 +73,7 @@ impl<'a> Symbolic<'a> {
     ) -> Result<(), Error> {
         let ends = HookEnds { input, output: Some(&way.device.name) };
         for (mut flow, _) in self.hook(host, Hook::Postrouting, ends, flow, Some(way))? {
-            if input.is_none() && way.broadcast && flow.family(&self.sets.store) == Some(Family::Ipv4) {
+            if input.is_none() && way.broadcast {
                 let rewritten = flow.connection(&host.name).is_some_and(|c| c.rewritten.0);
                 if rewritten || alters_in_nat(host) {
                     flow = flow.claimless(&[format!("{}: {TWICE}", host.name)]);

@@ -78,13 +78,3 @@ fn a_broadcast_to_the_host_itself_is_not_reset() {
     let journey = lab.send(&[("client", tcp(("127.0.0.1", 5), ("127.255.255.255", 80), TcpFlags::SYN))]);
     assert_eq!(journey.outcome.name(), "dropped");
 }
-
-/// `icmpv6_send`: the address of all routers of a prefix may be a source.
-#[test]
-fn an_icmpv6_error_comes_from_the_anycast_address_that_was_asked() {
-    let mut lab = Build::line();
-    lab.route("router", "anycast fd01::/128 dev eth0 table 255");
-    lab.rules("router", "# ip6tables\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j REJECT");
-    let journey = lab.send(&[("server", udp(("fd02::2", 5), ("fd01::", 53)))]);
-    assert_eq!(answer(&journey).from_addr.to_string(), "fd01::");
-}
