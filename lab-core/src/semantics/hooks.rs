@@ -59,7 +59,8 @@ pub fn tracks(host: &Host, family: Family) -> bool {
             Target::Connmark(_) | Target::CtZone { .. } | Target::Nat { .. } | Target::Netmap(_) => true,
             Target::Mangle(field, value) => *field == Mangle::CtMark || about_connection(value),
             Target::VerdictMap { key, .. } => about_connection(key),
-            Target::Unmodelled { name, text } => sounds(name, text),
+            // It may be NAT of a kind that is not modelled.
+            Target::Unmodelled { .. } => true,
             _ => false,
         },
         Statement::Match(_) => false,
@@ -73,11 +74,10 @@ pub fn tracks(host: &Host, family: Family) -> bool {
     rules.any(|rule| rule.statements.iter().any(asks))
 }
 
-/// Whether what is not modelled asks for connections by its name, or as nft's
-/// JSON has it.
+/// Whether a match that is not modelled asks for connections by its name, or as
+/// nft's JSON has it.
 fn sounds(name: &str, text: &str) -> bool {
-    let names = ["CT", "helper", "cluster", "SYNPROXY", "synproxy", "flow"];
-    names.contains(&name) || name.to_ascii_lowercase().contains("conn") || text.contains("\"ct\"")
+    ["helper", "cluster"].contains(&name) || name.contains("conn") || text.contains("\"ct\"")
 }
 
 /// Why nothing is claimed of a broadcast that NAT concerns: a copy of it for the

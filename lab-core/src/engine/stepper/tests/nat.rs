@@ -243,3 +243,12 @@ fn a_nat_chain_that_rewrites_nothing_is_not_run_where_nothing_else_asks_for_conn
     assert!(!dropped("-A FORWARD -p tcp -j ACCEPT"));
     assert!(dropped("-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT"));
 }
+
+#[test]
+fn nat_of_a_kind_that_is_not_modelled_makes_answers_open() {
+    let mut lab = Build::line();
+    lab.rules("router", "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to-somewhere 10.0.2.2");
+    let packet = udp(("10.0.1.2", 1), ("10.0.2.2", 53));
+    let explored = all(8, |choices| lab.run(choices, &[("client", packet.clone())]).unknown);
+    assert!(explored.results.iter().any(|unknown| unknown.iter().any(|u| u.contains("target DNAT"))));
+}
