@@ -53,9 +53,10 @@ pub fn settle(known: &Connections, connection: &mut Connection, end: End, mappin
     let free = |tuple: &Tuple| !known.taken(&tuple.inverted(), connection);
     let has_ports = matches!(current.protocol, 6 | 17 | 132 | 33 | 136);
     let query = matches!(current.protocol, 1 | 58);
+    // Of a query it is the identifier, which counts as its source port.
     let port = match end {
-        End::Source => wanted.sport,
-        End::Destination => wanted.dport,
+        End::Destination if !query => wanted.dport,
+        _ => wanted.sport,
     };
     let keep = match (mapping.ports, mapping.base_port, port) {
         _ if mapping.random => false,
@@ -66,11 +67,11 @@ pub fn settle(known: &Connections, connection: &mut Connection, end: End, mappin
         }
         (Some(range), None, PortValue::Fresh(from)) => range.low <= from.low && from.high <= range.high,
     };
-    if !keep && (has_ports || (query && end == End::Source)) {
+    if !keep && (has_ports || query) {
         if let Some(port) = pick(port, end, &mapping, query) {
             match end {
-                End::Source => wanted.sport = port,
-                End::Destination => wanted.dport = port,
+                End::Destination if !query => wanted.dport = port,
+                _ => wanted.sport = port,
             }
         }
     }
@@ -93,8 +94,8 @@ pub fn settle(known: &Connections, connection: &mut Connection, end: End, mappin
 fn pick(port: PortValue, end: End, mapping: &Mapping, query: bool) -> Option<PortValue> {
     let range = match (mapping.ports, end) {
         (Some(range), _) => range,
+        (None, _) if query => PortRange::ANY,
         (None, End::Destination) => return None,
-        (None, End::Source) if query => PortRange::ANY,
         // Ports keep their class: privileged stay privileged.
         (None, End::Source) => match port {
             PortValue::Is(p) if p < 512 => PortRange { low: 1, high: 511 },

@@ -210,6 +210,12 @@ pub fn by_link_alone(dst: IpAddr) -> bool {
     }
 }
 
+/// Whether what OUTPUT sends there instead stays on the link that it was to
+/// leave by (`ip6_route_me_harder`).
+pub(crate) fn on_one_link(dst: IpAddr) -> bool {
+    by_link_alone(dst) && !dst.is_loopback()
+}
+
 /// Whether an address or group of IPv6 reaches as far as its link
 /// (`IPV6_ADDR_LINKLOCAL`).
 pub(crate) fn link_local(address: IpAddr) -> bool {

@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::conntrack::Info;
-use crate::semantics::routing::{lookup, Flow, Lookup};
+use crate::semantics::routing::{lookup, on_one_link, Flow, Lookup};
 use crate::semantics::segment::{self, beyond, bond_ports, hidden, is_bridged, resolve, uppers, Resolved};
 use crate::semantics::source;
 
@@ -251,7 +251,7 @@ impl<'a> Walk<'a, '_> {
         skb.to_all = way.broadcast;
         let ends = Ends { output: Some(&way.device.name), ..Ends::default() };
         let mut now = way;
-        let mut reroute = |walk: &mut Self, skb: &Skb| match walk.route_again(host, &skb.packet) {
+        let mut reroute = |walk: &mut Self, skb: &Skb| match walk.route_again(host, now.device, &skb.packet) {
             Ok(way) => {
                 now = way;
                 Reroute::Asked
@@ -297,8 +297,10 @@ impl<'a> Walk<'a, '_> {
         Ok(())
     }
 
-    /// `ip_route_me_harder`: the look-up knows addresses, mark and service.
-    fn route_again(&mut self, host: &'a Host, packet: &Packet) -> Result<Way<'a>, NoWay> {
+    /// `ip_route_me_harder`: the look-up knows addresses, mark and service, and
+    /// the device of the way before: that one's VRF is asked, and what means
+    /// something on one link only stays on its link (`ip6_route_me_harder`).
+    fn route_again(&mut self, host: &'a Host, before: &Interface, packet: &Packet) -> Result<Way<'a>, NoWay> {
         let kind = address_type(host, packet.src, None);
         let keep =
             packet.family() == Family::Ipv6 || matches!(kind, AddressType::Local | AddressType::Unicast);
@@ -306,8 +308,8 @@ impl<'a> Walk<'a, '_> {
             dst: packet.dst,
             src: keep.then_some(packet.src),
             iif: "lo",
-            oif: None,
-            vrf: None,
+            oif: on_one_link(packet.dst).then_some(before.name.as_str()),
+            vrf: host.vrf_of(&before.name).map(|vrf| vrf.name.as_str()),
             bound: false,
             mark: packet.mark,
             tos: packet.tos,

@@ -245,7 +245,7 @@ impl<'a> Symbolic<'a> {
         // it; it is kept where it may be.
         let mut done = Vec::new();
         let mut flow = flow;
-        if source && (random || taken || ports.is_some()) {
+        if random || taken || ports.is_some() {
             let icmp = self.sets.store.value(Field::Protocol, 1)?;
             let icmp6 = self.sets.store.value(Field::Protocol, 58)?;
             let queries = self.sets.store.or_else(icmp, icmp6)?;
@@ -253,7 +253,7 @@ impl<'a> Symbolic<'a> {
             let other = Ends { sport: Source::keep(Field::FreshPort), ..wanted };
             for query in queries {
                 let whole = ports.is_none_or(|r| r.low == 0 && r.high == u16::MAX);
-                let ends = match (random || taken, whole) {
+                let ends = match (random || taken || base.is_some(), whole) {
                     (true, _) => vec![other],
                     (false, true) => vec![wanted],
                     (false, false) => vec![wanted, other],

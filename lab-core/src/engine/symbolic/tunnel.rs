@@ -90,6 +90,7 @@ impl<'a> Symbolic<'a> {
         let asked = Asked {
             src,
             oif: outer.link,
+            vrf: None,
             tos: constant(Field::Tos, 0),
             protocol: Some(protocol),
             ports: outer.ports.is_some(),

@@ -113,6 +113,7 @@ impl<'a> Symbolic<'a> {
         let asked = Asked {
             src: (sending != Sending::Socket).then_some(flow.now.ends.src),
             oif: None,
+            vrf: None,
             tos: if raw { Source::constant(Field::Tos, 0) } else { flow.now.tos },
             protocol: Some(if raw { Source::constant(Field::Protocol, 255) } else { flow.kind.1 }),
             ports: !raw,

@@ -10,6 +10,7 @@ use super::hook::Passing;
 use crate::addr::Family;
 use crate::model::{AddressType, Host, InterfaceKind, RouteKind, Stage};
 use crate::semantics::addrtype::address_type;
+use crate::semantics::routing::on_one_link;
 use crate::semantics::sets::Route;
 use crate::semantics::source;
 use crate::space::{Error, Field, Mapping, Ref, Source};
@@ -24,6 +25,8 @@ pub(super) struct Asked<'s> {
     pub src: Option<Source>,
     /// The interface they must leave by.
     pub oif: Option<&'s str>,
+    /// The VRF whose table is asked; none: that of the interface.
+    pub vrf: Option<&'s str>,
     /// Type of service.
     pub tos: Source,
     /// The protocol, where the look-up knows it.
@@ -97,7 +100,7 @@ impl<'a> Symbolic<'a> {
                 }
             }
         }
-        let routing = self.sets.routing(host, family, asked.oif, None)?;
+        let routing = self.sets.routing(host, family, asked.oif, asked.vrf)?;
         for flow in flows {
             let mapping = self.asking(&flow, &asked);
             for (leaf, part) in self.split(&flow, routing, &mapping, &|_, _| Vec::new())? {
@@ -352,20 +355,27 @@ impl<'a> Symbolic<'a> {
         let parts = self.by_address(&flow, src, nets, |a| {
             a.is_ipv6() || matches!(address_type(host, a, None), AddressType::Local | AddressType::Unicast)
         })?;
+        let before = way.map(|way| way.device.name.as_str());
+        let vrf = before.and_then(|device| host.vrf_of(device)).map(|vrf| vrf.name.as_str());
         for (keep, part) in parts {
-            let asked = Asked {
-                src: keep.then_some(src),
-                oif: None,
-                tos: part.now.tos,
-                protocol: None,
-                ports: false,
-            };
-            for (routed, part) in self.route_out(host, &part, asked)? {
-                match routed {
-                    Routed::By(way, _) => next.push((part, Some(way))),
-                    Routed::Errno(errno) => self.dropped(part, &host.name, Stage::Send(errno.into())),
-                    Routed::Unknown(why) => {
-                        next.push((part.claimless(&[format!("{}: {why}", host.name)]), way));
+            let linked = ["fe80::/10", "ff00::/8"].into_iter().filter_map(|net| net.parse().ok());
+            let dst = part.now.ends.dst;
+            for (linked, part) in self.by_address(&part, dst, || linked.collect(), on_one_link)? {
+                let asked = Asked {
+                    src: keep.then_some(src),
+                    oif: before.filter(|_| linked),
+                    vrf,
+                    tos: part.now.tos,
+                    protocol: None,
+                    ports: false,
+                };
+                for (routed, part) in self.route_out(host, &part, asked)? {
+                    match routed {
+                        Routed::By(way, _) => next.push((part, Some(way))),
+                        Routed::Errno(errno) => self.dropped(part, &host.name, Stage::Send(errno.into())),
+                        Routed::Unknown(why) => {
+                            next.push((part.claimless(&[format!("{}: {why}", host.name)]), way));
+                        }
                     }
                 }
             }

@@ -3,7 +3,7 @@ use super::route::{default_rules, policy_rule};
 use super::{answer, seen, stage};
 use crate::addr::PortRange;
 use crate::engine::explore::all;
-use crate::model::{Outcome, PolicyAction, PolicyRule, PortValue, Stage, TcpFlags};
+use crate::model::{Outcome, PolicyAction, PolicyRule, PortValue, Stage, TcpFlags, Transport};
 
 const SYN: u8 = TcpFlags::SYN;
 const ACK: u8 = TcpFlags::ACK;
@@ -251,4 +251,37 @@ fn nat_of_a_kind_that_is_not_modelled_makes_answers_open() {
     let packet = udp(("10.0.1.2", 1), ("10.0.2.2", 53));
     let explored = all(8, |choices| lab.run(choices, &[("client", packet.clone())]).unknown);
     assert!(explored.results.iter().any(|unknown| unknown.iter().any(|u| u.contains("target DNAT"))));
+}
+
+#[test]
+fn what_output_sends_to_a_link_local_address_stays_on_the_link_it_was_to_leave_by() {
+    let mut lab = Build::line();
+    let to = |device: &str| format!("fe80::/64 dev {device}");
+    lab.route("router", &to("eth0"));
+    lab.rules(
+        "router",
+        "# ip6tables\n*nat\n:OUTPUT ACCEPT\n-A OUTPUT -p udp -j DNAT --to-destination fe80::2",
+    );
+    let packet = udp(("fd02::1", 1), ("fd02::9", 53));
+    let journey = lab.send(&[("router", packet.clone())]);
+    assert_eq!(*stage(&journey), Stage::Send("ENETUNREACH".into()));
+    lab.route("router", &to("eth1"));
+    let journey = lab.send(&[("router", packet)]);
+    assert_ne!(*stage(&journey), Stage::Send("ENETUNREACH".into()));
+}
+
+#[test]
+fn a_range_of_ports_gives_a_redirected_query_another_identifier() {
+    let mut lab = Build::line();
+    lab.rules("router", "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -j REDIRECT --to-ports 443-60999");
+    let identifier = |id| {
+        let mut packet = ping("10.0.1.2", "10.0.2.2");
+        packet.transport = Transport::Icmp { kind: 8, code: 0, id: PortValue::Is(id) };
+        match seen(&lab.send(&[("client", packet)])).transport {
+            Transport::Icmp { id, .. } => id,
+            _ => unreachable!(),
+        }
+    };
+    assert_eq!(identifier(7), PortValue::Fresh(PortRange { low: 443, high: 60999 }));
+    assert_eq!(identifier(500), PortValue::Is(500));
 }

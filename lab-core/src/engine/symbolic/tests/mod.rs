@@ -224,3 +224,20 @@ fn a_called_chain_knows_the_hook_that_it_is_called_from() {
     let packet = tcp(("10.0.1.2", 1), ("127.0.0.1", 22), TcpFlags::SYN);
     assert!(matches!(flow(&lab, "client", &packet).ending, Ending::Delivered(_)));
 }
+
+#[test]
+fn what_output_sends_to_a_link_local_address_stays_on_its_link() {
+    let mut lab = Build::line();
+    lab.route("router", "fe80::/64 dev eth0");
+    lab.rules("router", "# ip6tables\n*nat\n:OUTPUT ACCEPT\n-A OUTPUT -j DNAT --to-destination fe80::2");
+    let stopped = |device: u8| {
+        let ends = ((&*format!("fd0{device}::1"), 1), (&*format!("fd0{device}::9"), 53));
+        match flow(&lab, "router", &udp(ends.0, ends.1)).ending {
+            Ending::Dropped(Decision::Stage { stage, .. })
+            | Ending::Rejected(Decision::Stage { stage, .. }) => stage,
+            other => unreachable!("{other:?}"),
+        }
+    };
+    assert_eq!(stopped(1), Stage::HostUnreachable);
+    assert_eq!(stopped(2), Stage::Send("ENETUNREACH".into()));
+}
