@@ -88,13 +88,16 @@ fn one(deck: &Deck, seed: u64, place: u64, tally: &mut Tally, wrong: &Mutex<Vec<
             })
             .collect();
         let mut told = format!("lab {place}:\n  {}\n    {}", sent.join("\n  "), one.why);
-        let small =
-            !one.sets_alone && self::number("LAB_SHRINK") != Some(0) && wrong.lock().unwrap().len() < KEPT;
+        let keep = self::number("LAB_SHRINK") != Some(0) && wrong.lock().unwrap().len() < KEPT;
         wrong.lock().unwrap().push(told.clone());
-        if small {
-            let (small, why) = shrink::shrink(&lab, &one.probes, one.why);
+        if keep {
+            // To see whether sets alone still disagree takes every set again.
+            let (small, why) = match one.sets_alone {
+                true => (lab.clone(), one.why),
+                false => shrink::shrink(&lab, &one.probes, one.why),
+            };
             let folder = shrink::keep(&small, &one.probes, &format!("lab-kernel-{seed}-{place}-{number}"));
-            told += &format!("\n  made small: {}\n    {why}", folder.display());
+            told += &format!("\n  kept: {}\n    {why}", folder.display());
         }
         println!("DISAGREES: seed {seed} {told}");
     }

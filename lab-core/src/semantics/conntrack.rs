@@ -196,6 +196,17 @@ fn icmp_key(kind: u8, code: u8) -> PortValue {
 }
 
 impl Tuple {
+    /// Whether this is another if the ports that a kernel picked are its own.
+    fn may_be(&self, other: &Tuple) -> bool {
+        let port = |picked: PortValue, is: PortValue| match (picked, is) {
+            (PortValue::Fresh(range), PortValue::Is(port)) => range.contains(port),
+            _ => picked == is,
+        };
+        (self.src, self.dst, self.protocol) == (other.src, other.dst, other.protocol)
+            && port(self.sport, other.sport)
+            && port(self.dport, other.dport)
+    }
+
     /// The tuple of a packet; none for ICMP that is no query or reply.
     pub fn of(packet: &Packet) -> Option<Self> {
         let (sport, dport) = match packet.transport {
@@ -259,6 +270,34 @@ impl Connections {
                 None
             }
         })
+    }
+
+    /// The connections that a packet belongs to only if the kernel picked just its
+    /// ports for them.
+    pub fn by_chance(&self, packet: &Packet, zones: (u16, u16)) -> Vec<(usize, Tuple)> {
+        let Some(tuple) = Tuple::of(packet).filter(|t| self.find(t, zones).is_none()) else {
+            return Vec::new();
+        };
+        let meets = |c: &Connection| {
+            (c.original_zone == zones.0 && c.original.may_be(&tuple))
+                || (c.reply_zone == zones.1 && c.reply.may_be(&tuple))
+        };
+        let all = self.0.iter().enumerate().filter(|(_, c)| c.confirmed && !c.dead && meets(c));
+        all.map(|(index, _)| (index, tuple)).collect()
+    }
+
+    /// The kernel did pick those ports for a connection.
+    pub fn picked(&mut self, index: usize, tuple: &Tuple) {
+        let connection = &mut self.0[index];
+        let known = if connection.reply.may_be(tuple) { connection.reply } else { connection.original };
+        let pairs = [(known.sport, tuple.sport), (known.dport, tuple.dport)];
+        for side in [&mut connection.original, &mut connection.reply] {
+            for port in [&mut side.sport, &mut side.dport] {
+                if let Some((_, is)) = pairs.iter().find(|(fresh, _)| fresh == port) {
+                    *port = *is;
+                }
+            }
+        }
     }
 
     /// Whether another connection already has what is to be the reply tuple of

@@ -7,7 +7,8 @@ use crate::addr::Family;
 use crate::model::{AnswerKind, Host, Packet, Payload, PortValue, TcpFlags, Transport};
 
 /// Whether a packet may be answered by an ICMP error at all: errors never
-/// answer errors, nor what was sent to or from a group.
+/// answer errors, nor what was sent to a group; of IPv6 nor what a group sent.
+/// (An error to everybody or a group of IPv4 is routed as any other packet.)
 pub fn may_answer(packet: &Packet) -> bool {
     if packet.transport.is_icmp_error() {
         return false;
@@ -16,11 +17,11 @@ pub fn may_answer(packet: &Packet) -> bool {
     if matches!(packet.transport, Transport::Icmp { kind, .. } if kind > 18) {
         return false;
     }
-    let unicast = |a: IpAddr| match a {
-        IpAddr::V4(a) => !a.is_multicast() && !a.is_broadcast(),
-        IpAddr::V6(a) => !a.is_multicast(),
+    let asked = match (packet.src, packet.dst) {
+        (IpAddr::V4(_), dst) => !matches!(dst, IpAddr::V4(a) if a.is_multicast() || a.is_broadcast()),
+        (src, dst) => !src.is_multicast() && !dst.is_multicast(),
     };
-    unicast(packet.dst) && unicast(packet.src) && !packet.src.is_unspecified()
+    asked && !packet.src.is_unspecified()
 }
 
 /// The default TTL or hop limit of a host.

@@ -216,6 +216,16 @@ pub(crate) fn on_one_link(dst: IpAddr) -> bool {
     by_link_alone(dst) && !dst.is_loopback()
 }
 
+/// Whether what goes by a route is for all on its link, so that the route's
+/// gateway does not count: everybody's address, and groups where the route is
+/// not about groups (`__mkroute_output`).
+pub(crate) fn past_gateways(route: &Route, dst: IpAddr) -> bool {
+    match dst {
+        IpAddr::V4(dst) => dst.is_broadcast() || (dst.is_multicast() && route.destination.prefix_len() < 4),
+        IpAddr::V6(_) => false,
+    }
+}
+
 /// Whether an address or group of IPv6 reaches as far as its link
 /// (`IPV6_ADDR_LINKLOCAL`).
 pub(crate) fn link_local(address: IpAddr) -> bool {

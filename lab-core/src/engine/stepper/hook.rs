@@ -116,6 +116,13 @@ impl<'a> Walk<'a, '_> {
             return;
         }
         let zones = std::mem::take(&mut skb.zones);
+        for (index, tuple) in self.world.connections(&host.name).by_chance(&skb.packet, zones) {
+            let why = format!("{}: whether {} has a port that was picked by chance", host.name, skb.packet);
+            if self.suppose(2, why) == 0 {
+                self.world.connections(&host.name).picked(index, &tuple);
+                break;
+            }
+        }
         let found = self.world.connections(&host.name).track(host, &skb.packet, zones);
         match found {
             Found::Existing(index, info) => {

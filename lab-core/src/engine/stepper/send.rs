@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::conntrack::Info;
-use crate::semantics::routing::{lookup, on_one_link, Flow, Lookup};
+use crate::semantics::routing::{lookup, on_one_link, past_gateways, Flow, Lookup};
 use crate::semantics::segment::{self, beyond, bond_ports, hidden, is_bridged, resolve, uppers, Resolved};
 use crate::semantics::source;
 
@@ -77,10 +77,12 @@ impl<'a> Walk<'a, '_> {
             host: host.name.clone(),
             route: format!("{}{via} dev {} table {}", route.destination, device.name, route.table),
         });
+        let gateway = hop.gateway.filter(|_| !past_gateways(route, dst));
+        let to_all = matches!(dst, IpAddr::V4(dst) if dst.is_broadcast());
         Some(Way {
             device,
-            next_hop: hop.gateway.unwrap_or(dst),
-            broadcast: route.kind == RouteKind::Broadcast,
+            next_hop: gateway.unwrap_or(dst),
+            broadcast: to_all || route.kind == RouteKind::Broadcast,
             local: false,
             mtu: route.mtu,
         })

@@ -10,7 +10,7 @@ use super::hook::Passing;
 use crate::addr::Family;
 use crate::model::{AddressType, Host, InterfaceKind, RouteKind, Stage};
 use crate::semantics::addrtype::address_type;
-use crate::semantics::routing::on_one_link;
+use crate::semantics::routing::{on_one_link, past_gateways};
 use crate::semantics::sets::Route;
 use crate::semantics::source;
 use crate::space::{Error, Field, Mapping, Ref, Source};
@@ -216,12 +216,20 @@ impl<'a> Symbolic<'a> {
             }
             RouteKind::Multicast => done.push((Routed::Unknown("multicast".into()), flow)),
             _ => {
-                for (way, flow) in self.ways(host, index, &hops, flow) {
-                    let Some(way) = way else {
-                        done.push((Routed::Errno("ENETUNREACH"), flow));
-                        continue;
-                    };
-                    self.with_source(host, asked, index, &hops, way, flow, done)?;
+                let dst = flow.now.ends.dst;
+                let many = || ["224.0.0.0/4", "255.255.255.255/32"].iter().filter_map(|n| n.parse().ok());
+                let to =
+                    |a: IpAddr| (past_gateways(route, a), matches!(a, IpAddr::V4(a) if a.is_broadcast()));
+                for ((past, all), part) in self.by_address(&flow, dst, || many().collect(), to)? {
+                    for (way, flow) in self.ways(host, index, &hops, part) {
+                        let Some(way) = way else {
+                            done.push((Routed::Errno("ENETUNREACH"), flow));
+                            continue;
+                        };
+                        let gateway = way.gateway.filter(|_| !past);
+                        let way = Way { gateway, broadcast: all || way.broadcast, ..way };
+                        self.with_source(host, asked, index, &hops, way, flow, done)?;
+                    }
                 }
             }
         }
@@ -306,7 +314,6 @@ impl<'a> Symbolic<'a> {
                     device,
                     gateway: hop.gateway,
                     broadcast: route.kind == RouteKind::Broadcast,
-
                     mtu: route.mtu,
                 });
                 (way, flow)

@@ -285,3 +285,23 @@ fn a_range_of_ports_gives_a_redirected_query_another_identifier() {
     assert_eq!(identifier(7), PortValue::Fresh(PortRange { low: 443, high: 60999 }));
     assert_eq!(identifier(500), PortValue::Is(500));
 }
+
+#[test]
+fn whether_a_packet_answers_a_connection_with_a_port_picked_by_chance_is_open() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p udp -d 10.0.9.9 -j DNAT --to 10.0.2.2:40000-40009",
+    );
+    let first = udp(("10.0.1.2", 1024), ("10.0.9.9", 53));
+    let sources = |port| {
+        let reply = udp(("10.0.2.2", port), ("10.0.1.2", 1024));
+        let ways =
+            all(4, |choices| lab.run(choices, &[("client", first.clone()), ("server", reply.clone())]));
+        ways.results.iter().map(|way| seen(way).to_string()).collect::<Vec<_>>()
+    };
+    let (translated, own) =
+        ("udp 10.0.9.9:53 -> 10.0.1.2:1024", |p| format!("udp 10.0.2.2:{p} -> 10.0.1.2:1024"));
+    assert_eq!(sources(40003), [translated.to_owned(), own(40003)]);
+    assert_eq!(sources(40010), [own(40010)]);
+}
