@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Direction, Verdict};
+use crate::addr::Family;
 
 /// How two values are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -243,4 +244,19 @@ pub struct NftMatch {
     pub comparison: Comparison,
     /// With what.
     pub right: NftSetRef,
+}
+
+impl NftMatch {
+    /// `meta nfproto`: packets of a family.
+    pub(crate) fn of_family(family: Family) -> Self {
+        let number = match family {
+            Family::Ipv4 => 2,
+            Family::Ipv6 => 10,
+        };
+        NftMatch {
+            left: Expression::Nfproto,
+            comparison: Comparison::Equal,
+            right: NftSetRef::Elements(vec![vec![Atom::Range(number, number)]]),
+        }
+    }
 }

@@ -6,8 +6,8 @@
 
 use crate::addr::Family;
 use crate::model::{
-    Backend, BaseChain, Chain, ChainKind, Expression, Hook, Host, Mangle, Match, Statement, Table,
-    TableFamily, Target,
+    Backend, BaseChain, Chain, ChainKind, Expression, Hook, Host, Mangle, Match, NatAddress, NftMatch, Rule,
+    Statement, Table, TableFamily, Target,
 };
 
 /// What runs at a hook.
@@ -48,15 +48,21 @@ pub fn ambiguous(host: &Host, hook: Hook, family: Family) -> bool {
 }
 
 /// Whether a host tracks the connections of a family: rules say so by asking
-/// about them, or by rewriting (`nf_ct_netns_get`). A chain for NAT alone does
-/// not, and is not run then.
+/// about them, or by rewriting (`nf_ct_netns_get`; nft's by naming the family
+/// that it rewrites, `nft_nat_init`). A chain for NAT alone does not, and is
+/// not run then.
 pub fn tracks(host: &Host, family: Family) -> bool {
-    let asks = |statement: &Statement| match statement {
+    let asks = |rule: &Rule, statement: &Statement| match statement {
         Statement::Match(Match::Conntrack(_) | Match::Connmark(_)) => true,
         Statement::Match(Match::Unmodelled { name, text }) => sounds(name, text),
         Statement::Match(Match::Nft(condition)) => about_connection(&condition.left),
         Statement::Target(target) => match target {
-            Target::Connmark(_) | Target::CtZone { .. } | Target::Nat { .. } | Target::Netmap(_) => true,
+            Target::Connmark(_) | Target::CtZone { .. } | Target::Netmap(_) => true,
+            Target::Nat { range, .. } => match &range.address {
+                Some(NatAddress::Range(first, _)) => Family::of(*first) == family,
+                Some(NatAddress::Computed(_)) => !rule.statements.iter().any(|s| for_other(s, family)),
+                None => true,
+            },
             Target::Mangle(field, value) => *field == Mangle::CtMark || about_connection(value),
             Target::VerdictMap { key, .. } => about_connection(key),
             // It may be NAT of a kind that is not modelled.
@@ -71,7 +77,14 @@ pub fn tracks(host: &Host, family: Family) -> bool {
         _ => true,
     };
     let mut rules = host.ruleset.tables.iter().filter(own).flat_map(|t| &t.chains).flat_map(|c| &c.rules);
-    rules.any(|rule| rule.statements.iter().any(asks))
+    rules.any(|rule| rule.statements.iter().any(|statement| asks(rule, statement)))
+}
+
+/// Whether a match lets only packets of another family pass: what is computed for
+/// NAT stands behind one.
+fn for_other(statement: &Statement, family: Family) -> bool {
+    let Statement::Match(Match::Nft(condition)) = statement else { return false };
+    condition.left == Expression::Nfproto && **condition != NftMatch::of_family(family)
 }
 
 /// Whether a match that is not modelled asks for connections by its name, or as

@@ -24,6 +24,17 @@ pub fn may_answer(packet: &Packet) -> bool {
     asked && !packet.src.is_unspecified()
 }
 
+/// Whether a reset may answer a packet: of IPv6 only where both ends are unicast
+/// addresses, which those of IPv4 written as IPv6 are not
+/// (`nf_send_reset6`, `__ipv6_addr_type`).
+pub fn may_reset(packet: &Packet) -> bool {
+    let unicast = |a: IpAddr| match a {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(a) => !a.is_multicast() && !a.is_unspecified() && a.to_ipv4_mapped().is_none(),
+    };
+    unicast(packet.src) && unicast(packet.dst)
+}
+
 /// The default TTL or hop limit of a host.
 pub fn default_ttl(host: &Host, family: Family) -> u8 {
     let setting = match family {

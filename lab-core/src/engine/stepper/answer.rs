@@ -54,7 +54,11 @@ impl<'a> Walk<'a, '_> {
         let to_all = about.to_all
             || about.packet.dst.is_multicast()
             || (!is_reset && about.packet_type != PacketType::Unicast);
-        if self.is_answer || to_all || (!is_reset && !icmp::may_answer(&about.packet)) {
+        let may = match is_reset {
+            true => icmp::may_reset(&about.packet),
+            false => icmp::may_answer(&about.packet),
+        };
+        if self.is_answer || to_all || !may {
             return silent;
         }
         let Some((way, packet)) = self.answer_way(host, about, kind, local) else { return silent };

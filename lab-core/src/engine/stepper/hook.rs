@@ -4,7 +4,7 @@ use super::chain::ChainEnd;
 use super::skb::{Skb, Tracked};
 use super::Walk;
 use crate::engine::journey::Event;
-use crate::model::{Hook, Host, RejectWith, RuleRef};
+use crate::model::{Hook, Host, Packet, RejectWith, RuleRef};
 use crate::semantics::conntrack::{may_clash, Found, Info, CLASH};
 use crate::semantics::hooks::{ambiguous, order, tracks, Item};
 use crate::semantics::nat::{self, End};
@@ -83,7 +83,12 @@ impl<'a> Walk<'a, '_> {
                 Item::Chain(table, chain) => {
                     let routes = hook == Hook::Output
                         && chain.base.is_some_and(|b| b.kind == crate::model::ChainKind::Route);
-                    let key = |s: &Skb| (s.packet.mark, s.packet.src, s.packet.dst, s.packet.tos);
+                    // Only IPv6 counts its hop limit (ip6t_mangle_out, nf_route_table_hook6).
+                    let hops = |p: &Packet| p.dst.is_ipv6().then_some(p.ttl);
+                    let key = |s: &Skb| {
+                        let packet = &s.packet;
+                        (packet.mark, packet.src, packet.dst, packet.tos, hops(packet))
+                    };
                     let before = key(skb);
                     match self.chain(host, hook, ends, skb, table, chain) {
                         ChainEnd::Accept => {}

@@ -196,11 +196,15 @@ impl<'a> Symbolic<'a> {
         let kind = host.ruleset.tables.get(at.0).and_then(|t| t.chains.get(at.1)).and_then(|c| c.base);
         let routes = hook == Hook::Output && kind.is_some_and(|b| b.kind == ChainKind::Route);
         let (mark, tos) = (flow.now.mark, flow.now.tos);
+        // Only IPv6 counts its hop limit (ip6t_mangle_out, nf_route_table_hook6).
+        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
+        let ttl = flow.now.ttl;
         for (end, rule, part) in self.run(host, ends, &flow, at)? {
             match end {
                 End::Accept | End::Nat(_) | End::Fall | End::Return => {
                     let now = part.now.tos;
-                    let (kept, changed) = match (routes, part.now.mark == mark) {
+                    let same = part.now.mark == mark && (!v6 || part.now.ttl == ttl);
+                    let (kept, changed) = match (routes, same) {
                         (false, _) => (Some(part), None),
                         (true, true) => self.by_change(part, tos, now)?,
                         (true, false) => (None, Some(part)),

@@ -7,7 +7,7 @@ use super::expression::{compute, look, Looked};
 use super::value::{constant, element, elements, pairs, Writing, ICMP6_CODES, ICMP_CODES};
 use crate::addr::{Family, PortRange};
 use crate::model::{
-    Atom, Comparison, Direction, Expression, FibResult, Mangle, Match, NatAddress, NatKind, NatRange, NftMap,
+    Comparison, Direction, Expression, FibResult, Mangle, Match, NatAddress, NatKind, NatRange, NftMap,
     NftMatch, NftSet, NftSetRef, NftType, RejectWith, Statement, TableFamily, Target, Verdict,
 };
 
@@ -306,17 +306,8 @@ fn guard(families: &[Family], table: TableFamily, statements: &mut Vec<Statement
     if matches!(table, TableFamily::Ip | TableFamily::Ip6) {
         return;
     }
-    for family in families {
-        let number = match family {
-            Family::Ipv4 => 2,
-            Family::Ipv6 => 10,
-        };
-        statements.push(Statement::Match(Match::Nft(Box::new(NftMatch {
-            left: Expression::Nfproto,
-            comparison: Comparison::Equal,
-            right: NftSetRef::Elements(vec![vec![Atom::Range(number, number)]]),
-        }))));
-    }
+    let only = |family| Statement::Match(Match::Nft(Box::new(NftMatch::of_family(family))));
+    statements.extend(families.into_iter().map(only));
 }
 
 /// Reads one statement. The kernel ends a rule that looks at what a packet of

@@ -224,3 +224,35 @@ fn what_another_device_reaches_is_unreachable_to_an_address_type_of_ipv6_with_a_
     assert_eq!(outcome("--limit-iface-in"), "dropped");
     assert_eq!(outcome("--limit-iface-out"), "delivered");
 }
+
+#[test]
+fn nat_of_one_family_tracks_that_family_alone() {
+    let chain = |hook: &str| {
+        format!(
+            r#"{{"chain": {{"family": "inet", "table": "lab", "name": "{hook}", "type": "nat", "hook": "{hook}",
+            "prio": 0, "policy": "accept"}}}},"#
+        )
+    };
+    let map = r#"{"map": {"key": {"payload": {"protocol": "tcp", "field": "dport"}},
+        "data": {"set": [[22, "10.0.2.9"]]}}}"#;
+    for address in [r#""10.0.2.9""#, map] {
+        let mut lab = Build::line();
+        nft(
+            &mut lab,
+            "router",
+            &format!(
+                r#"{{"table": {{"family": "inet", "name": "lab"}}}}, {} {}
+                {{"rule": {{"family": "inet", "table": "lab", "chain": "prerouting", "expr": [{{"drop": null}}]}}}},
+                {{"rule": {{"family": "inet", "table": "lab", "chain": "postrouting", "expr": [
+                    {{"snat": {{"family": "ip", "addr": {address}}}}}]}}}}"#,
+                chain("prerouting"),
+                chain("postrouting")
+            ),
+        );
+        let dropped = |src, dst| {
+            matches!(lab.send(&[("client", udp((src, 1), (dst, 53)))]).outcome, Outcome::Dropped { .. })
+        };
+        assert!(dropped("10.0.1.2", "10.0.2.2"));
+        assert!(!dropped("fd01::2", "fd02::2"));
+    }
+}

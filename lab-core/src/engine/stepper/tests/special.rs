@@ -31,6 +31,36 @@ fn what_a_raw_socket_sends_to_nowhere_comes_to_the_host_itself() {
 }
 
 #[test]
+fn what_a_raw_socket_sends_to_nowhere_of_ipv6_is_routed_again_as_any_other() {
+    let sent = |rules: &str| {
+        let mut lab = Build::line();
+        lab.rules("client", &format!("# ip6tables\n*mangle\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT {rules}"));
+        let packet = tcp(("fd01::2", 1), ("::", 80), TcpFlags::SYN);
+        let entry = Entry::Send("client".into(), Sender::Raw);
+        let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
+        let hop = journey.hops().next().map(|hop| hop.at.to_string());
+        hop.unwrap()
+    };
+    assert_eq!(sent("-m mark --mark 1 -j MARK --set-mark 1"), "client:lo");
+    for change in ["-j MARK --set-mark 1", "-j HL --hl-dec 1"] {
+        assert_eq!(sent(change), "client:eth0", "{change}");
+    }
+}
+
+#[test]
+fn no_reset_answers_what_was_sent_to_nowhere_or_an_ipv4_address() {
+    let mut lab = Build::line();
+    let reject = "-p tcp -j REJECT --reject-with tcp-reset";
+    lab.rules("router", &format!("# ip6tables\n*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {reject}"));
+    lab.route("router", "default via fd02::2 dev eth1");
+    let to = |dst| lab.send(&[("router:eth0", tcp(("fd01::2", 1), (dst, 80), TcpFlags::SYN))]).outcome;
+    assert!(matches!(to("fd03::1"), Outcome::Rejected { .. }));
+    for dst in ["::", "::ffff:10.0.0.1"] {
+        assert!(matches!(to(dst), Outcome::Dropped { .. }), "{dst}");
+    }
+}
+
+#[test]
 fn a_router_forwards_ipv6_to_nowhere_as_its_routes_say() {
     let mut lab = Build::line();
     let packet = || udp(("fd02::2", 1), ("::", 53));
