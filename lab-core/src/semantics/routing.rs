@@ -282,7 +282,7 @@ pub fn lookup_table<'a>(host: &'a Host, table: RouteTable, flow: &Flow) -> Looku
             r.metric,
         )
     });
-    let bound = !v4 && link(flow).is_some_and(|link| link != "lo");
+    let linked = !v4 && link(flow).is_some();
     for (position, route) in candidates.iter().enumerate() {
         if !route.unmodelled.is_empty() {
             return Lookup::Unknown(format!("route {}: {}", route.destination, route.unmodelled));
@@ -291,7 +291,7 @@ pub fn lookup_table<'a>(host: &'a Host, table: RouteTable, flow: &Flow) -> Looku
             route.kind,
             RouteKind::Throw | RouteKind::Unreachable | RouteKind::Blackhole | RouteKind::Prohibit
         );
-        if refuses && bound {
+        if refuses && linked && link(flow) != Some("lo") {
             // Such routes of IPv6 are the loopback's.
             continue;
         }
@@ -303,7 +303,7 @@ pub fn lookup_table<'a>(host: &'a Host, table: RouteTable, flow: &Flow) -> Looku
             RouteKind::Nat => return Lookup::Unknown(format!("nat route {}", route.destination)),
             RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast | RouteKind::Anycast => {
                 let hops = usable(route, flow);
-                if !(v4 || bound) || !hops.is_empty() || route.next_hops.is_empty() {
+                if !(v4 || linked) || !hops.is_empty() || route.next_hops.is_empty() {
                     return Lookup::Found(route, hops);
                 }
             }

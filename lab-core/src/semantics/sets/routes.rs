@@ -288,7 +288,6 @@ impl Sets {
     /// any: then rather by one that the packet `likes`.
     fn by_link(&mut self, host: &Host, routes: &[usize], link: Option<&str>, likes: Option<&str>) -> Set {
         let v4 = routes.first().is_some_and(|i| host.routes[*i].family == Family::Ipv4);
-        let bound = !v4 && link.is_some_and(|link| link != "lo");
         let usable = |index: usize| -> Vec<(usize, usize)> {
             let hops = host.routes[index].next_hops.iter().enumerate();
             hops.filter(|(_, hop)| !hop.dead)
@@ -310,7 +309,7 @@ impl Sets {
                     | RouteKind::Unreachable
                     | RouteKind::Blackhole
                     | RouteKind::Prohibit
-                        if bound =>
+                        if !v4 && link.is_some_and(|link| link != "lo") =>
                     {
                         continue
                     }
@@ -324,7 +323,7 @@ impl Sets {
                     }
                     RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast | RouteKind::Anycast => {
                         let hops = usable(*index);
-                        if (v4 || bound) && hops.is_empty() && !route.next_hops.is_empty() {
+                        if (v4 || link.is_some()) && hops.is_empty() && !route.next_hops.is_empty() {
                             continue;
                         }
                         self.routes.leaves.leaf(Route::Found(*index, hops))

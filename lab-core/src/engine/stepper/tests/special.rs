@@ -4,7 +4,7 @@ use super::build::{ping, tcp, udp, Build};
 use super::{answer, seen, stage};
 use crate::engine::explore::Choices;
 use crate::engine::stepper::{walk, Entry, Sender, World};
-use crate::model::{AnswerKind, Outcome, RouteKind, Stage, TcpFlags};
+use crate::model::{AnswerKind, Decision, Outcome, RouteKind, Stage, TcpFlags};
 
 #[test]
 fn all_of_the_zero_net_but_its_first_address_is_forwarded_like_any_other() {
@@ -107,4 +107,16 @@ fn a_broadcast_to_the_host_itself_is_not_reset() {
     lab.rules("client", "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -j REJECT --reject-with tcp-reset");
     let journey = lab.send(&[("client", tcp(("127.0.0.1", 5), ("127.255.255.255", 80), TcpFlags::SYN))]);
     assert_eq!(journey.outcome.name(), "dropped");
+}
+
+#[test]
+fn asked_of_another_device_a_router_s_anycast_address_of_ipv6_is_unreachable() {
+    let mut lab = Build::line();
+    lab.route("router", "fd02::/128 dev eth1 table 255");
+    lab.get("router").routes.last_mut().unwrap().kind = RouteKind::Anycast;
+    let types = "-m addrtype --src-type UNREACHABLE --limit-iface-in";
+    lab.rules("router", &format!("# ip6tables\n*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {types} -j DROP"));
+    let by = |device: &str, dst| lab.send(&[(device, udp(("fd02::", 1), (dst, 53)))]).outcome;
+    assert!(matches!(by("router:eth0", "fd02::2"), Outcome::Dropped { by: Decision::Rule(_) }));
+    assert!(!matches!(by("router:eth1", "fd01::2"), Outcome::Dropped { by: Decision::Rule(_) }));
 }
