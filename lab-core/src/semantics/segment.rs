@@ -11,11 +11,12 @@ use std::net::IpAddr;
 use super::input::{self, Input};
 use super::routing::{lookup, Flow, Lookup};
 use super::source;
+use super::tri::Tri;
 use super::vlan;
 use crate::addr::{Family, Mac};
 use crate::model::{
-    Bond, Endpoint, Host, Interface, InterfaceKind, Lab, MacvlanMode, NeighbourState, Packet, Part, Payload,
-    Scope, Transport, Tunnel, VlanTag,
+    Bond, Endpoint, Host, Interface, InterfaceKind, Lab, MacvlanMode, NeighbourState, NextHop, Packet, Part,
+    Payload, Scope, Transport, Tunnel, VlanTag,
 };
 
 /// A device that frames of a segment reach, of a host that would take them.
@@ -423,8 +424,12 @@ pub fn resolve(
         }
     };
     let mut answering: Vec<Mac> = Vec::new();
-    for receiver in segment.receivers.iter().filter(|r| answers(**r, next_hop, asker)) {
-        answering.extend(receiver.device.mac.filter(|mac| !answering.contains(mac)));
+    for receiver in &segment.receivers {
+        match answers(*receiver, next_hop, asker) {
+            Tri::Yes => answering.extend(receiver.device.mac.filter(|mac| !answering.contains(mac))),
+            Tri::No => {}
+            Tri::Unknown(why) => return Resolved::Unknown(why),
+        }
     }
     match answering.as_slice() {
         [] => {}
@@ -462,16 +467,16 @@ fn proxies_ndp(receiver: Receiver) -> bool {
 /// it sits (weak host model), unless `arp_ignore` says otherwise
 /// (`arp_process`, `arp_ignore`). ND answers for addresses of the very
 /// interface (`ndisc_recv_ns`).
-fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> bool {
+fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> Tri {
     let Receiver { host, device } = receiver;
     let here = || device.addresses.iter().any(|a| a.address == target);
     let proxied =
         || host.neighbours.iter().any(|n| n.proxy && n.address == target && n.interface == device.name);
     if !device.arp {
-        return false;
+        return Tri::No;
     }
     if Family::of(target) == Family::Ipv6 {
-        return here() || (proxied() && proxies_ndp(receiver));
+        return (here() || (proxied() && proxies_ndp(receiver))).into();
     }
     let question = Packet {
         src: asker.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
@@ -500,11 +505,11 @@ fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> bool {
         match back {
             Some(Lookup::Found(_, hops))
                 if hops.iter().any(|h| h.interface.as_deref() == Some(&device.name)) => {}
-            _ => return false,
+            _ => return Tri::No,
         }
     }
     match input::decide(host, device, &question) {
-        Input::Local => match setting("arp_ignore") {
+        Input::Local => Tri::from(match setting("arp_ignore") {
             0 => true,
             1 => here(),
             2 => device.addresses.iter().any(|a| {
@@ -517,11 +522,18 @@ fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> bool {
                 .any(|a| a.address == target && a.scope == Scope::Host),
             8 => false,
             _ => true,
-        },
-        Input::Forward(_, hops) => {
-            let elsewhere = hops.iter().any(|h| h.interface.as_deref() != Some(&device.name));
-            elsewhere && (setting("proxy_arp") != 0 || proxied())
+        }),
+        // For others, but not back to where it was asked (arp_fwd_proxy).
+        Input::Forward(_, hops) if setting("proxy_arp") != 0 || proxied() => {
+            let elsewhere = |hop: &&&NextHop| hop.interface.as_deref() != Some(&device.name);
+            match hops.iter().filter(elsewhere).count() {
+                0 => Tri::No,
+                all if all == hops.len() => Tri::Yes,
+                _ => {
+                    Tri::Unknown(format!("which next hop {} takes to {target} when asked for it", host.name))
+                }
+            }
         }
-        _ => false,
+        _ => Tri::No,
     }
 }

@@ -103,21 +103,23 @@ impl<'a> Walk<'a, '_> {
         port: &'a Interface,
         mut skb: Skb,
     ) -> Step<'a> {
-        let hop = match input::decide(host, bridge, &skb.packet) {
-            Input::Forward(_, hops) => {
-                hops.into_iter().find(|h| h.interface.as_deref() == Some(&bridge.name))
-            }
+        let next = match input::decide(host, bridge, &skb.packet) {
+            Input::Forward(_, hops) => hops
+                .into_iter()
+                .find(|h| h.interface.as_deref() == Some(&bridge.name))
+                .map(|hop| hop.gateway.unwrap_or(skb.packet.dst)),
+            // The route of a group of IPv6 is by the bridge itself.
+            Input::Broadcast if skb.packet.dst.is_ipv6() => Some(skb.packet.dst),
             // The frame goes up, and is dropped there.
             Input::Dropped(Stage::NotForwarding) => None,
             Input::Dropped(stage) => return self.dropped(&host.name, stage),
             Input::Unknown(why) => return self.dropped(&host.name, Stage::Unmodelled(why)),
             Input::Local | Input::Broadcast | Input::Refused(_) => None,
         };
-        let Some(hop) = hop else {
+        let Some(next) = next else {
             skb.destination_mac = bridge.mac;
             return self.bridge_up(host, bridge, skb);
         };
-        let next = hop.gateway.unwrap_or(skb.packet.dst);
         match resolve(self.lab, host, bridge, next, false, &skb.packet) {
             Resolved::Mac(mac) => {
                 skb.destination_mac = Some(mac);

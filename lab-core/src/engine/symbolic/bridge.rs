@@ -1,5 +1,7 @@
 //! Bridges for flows.
 
+use std::net::IpAddr;
+
 use super::engine::Symbolic;
 use super::flow::{Bridged, Flow, HookEnds, Way};
 use super::way::VLAN_TAG;
@@ -115,12 +117,16 @@ impl<'a> Symbolic<'a> {
     ) -> Result<(), Error> {
         let arrivals = self.sets.arrivals(Entry { host, device: bridge })?;
         let mapping = flow.mapping();
-        for (leaf, mut part) in self.split(&flow, arrivals, &mapping, &|_, _| Vec::new())? {
-            let hop = match self.sets.arrival(leaf).cloned() {
-                Some(Arrival::Forward(_, hops)) => hops
-                    .iter()
-                    .map(|(r, h)| &host.routes[*r].next_hops[*h])
-                    .find(|h| h.interface.as_deref() == Some(&bridge.name)),
+        for (leaf, part) in self.split(&flow, arrivals, &mapping, &|_, _| Vec::new())? {
+            let v6 = part.family(&self.sets.store) == Some(Family::Ipv6);
+            let gateway = match self.sets.arrival(leaf).cloned() {
+                Some(Arrival::Forward(_, hops)) => {
+                    let hop = hops
+                        .iter()
+                        .map(|(r, h)| &host.routes[*r].next_hops[*h])
+                        .find(|h| h.interface.as_deref() == Some(&bridge.name));
+                    hop.map(|hop| hop.gateway)
+                }
                 // The frame goes up, and is dropped there.
                 Some(Arrival::Dropped(Stage::NotForwarding)) => None,
                 Some(Arrival::Dropped(stage)) => {
@@ -131,26 +137,40 @@ impl<'a> Symbolic<'a> {
                     self.dropped(part, &host.name, Stage::Unmodelled(why));
                     continue;
                 }
+                // The route of a group of IPv6 is by the bridge itself.
+                Some(Arrival::Broadcast) if v6 => Some(None),
                 _ => None,
             };
-            let Some(hop) = hop else {
-                part.destination_mac = bridge.mac;
-                self.bridge_up(host, bridge, part)?;
-                continue;
-            };
-            let way = Way { device: bridge, gateway: hop.gateway, broadcast: false, mtu: None };
-            for (found, mut part) in self.neighbours(host, way, part)? {
-                match found {
-                    Resolved::Mac(mac) => {
-                        part.destination_mac = Some(mac);
-                        self.bridge_in(host, bridge, port, part)?;
-                    }
-                    Resolved::Nobody => self.dropped(part, &host.name, Stage::NeighbourFailed),
-                    Resolved::Outside | Resolved::Several(_) => {
-                        self.dropped(part, &host.name, Stage::Unmodelled("who answers".into()));
-                    }
-                    Resolved::Unknown(why) => self.dropped(part, &host.name, Stage::Unmodelled(why)),
+            self.bridged_on(host, bridge, port, gateway, part)?;
+        }
+        Ok(())
+    }
+
+    /// On over the bridge to a gateway or the destination itself, or up.
+    fn bridged_on(
+        &mut self,
+        host: &'a Host,
+        bridge: &'a Interface,
+        port: &'a Interface,
+        gateway: Option<Option<IpAddr>>,
+        mut part: Flow,
+    ) -> Result<(), Error> {
+        let Some(gateway) = gateway else {
+            part.destination_mac = bridge.mac;
+            return self.bridge_up(host, bridge, part);
+        };
+        let way = Way { device: bridge, gateway, broadcast: false, mtu: None };
+        for (found, mut part) in self.neighbours(host, way, part)? {
+            match found {
+                Resolved::Mac(mac) => {
+                    part.destination_mac = Some(mac);
+                    self.bridge_in(host, bridge, port, part)?;
                 }
+                Resolved::Nobody => self.dropped(part, &host.name, Stage::NeighbourFailed),
+                Resolved::Outside | Resolved::Several(_) => {
+                    self.dropped(part, &host.name, Stage::Unmodelled("who answers".into()));
+                }
+                Resolved::Unknown(why) => self.dropped(part, &host.name, Stage::Unmodelled(why)),
             }
         }
         Ok(())

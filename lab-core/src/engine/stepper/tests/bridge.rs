@@ -1,6 +1,7 @@
 use super::build::{ping, udp, Build};
 use super::{answer, rule, seen, stage};
-use crate::model::{Outcome, Stage};
+use crate::engine::explore::Choices;
+use crate::model::{Decision, NextHop, Outcome, Stage};
 
 /// Two guests on one bridge; `call` is bridge-nf-call-iptables.
 fn switched(call: u8) -> Build {
@@ -170,4 +171,37 @@ fn what_is_supposed_of_a_host_holds_for_the_whole_run() {
     let twice = || [("a", udp(("0.0.0.0", 1), ("10.0.0.3", 2))), ("a", ping("0.0.0.0", "10.0.0.3"))];
     let way = |choices: &mut _| lab.run(choices, &twice()).outcome.name();
     assert_eq!(crate::engine::explore::all(8, way).results, ["delivered", "dropped"]);
+}
+
+#[test]
+fn whether_a_host_answers_for_what_several_ways_lead_to_depends_on_the_one_it_takes() {
+    let open = |several: bool| {
+        let mut lab = switched(0);
+        lab.nic("hv", "eth1", &["10.0.8.1/24"]).route("hv", "10.0.0.9/32 via 10.0.8.2 dev eth1");
+        lab.sysctl("hv", "net.ipv4.conf.br0.proxy_arp", 1);
+        if several {
+            let hops = &mut lab.get("hv").routes.last_mut().unwrap().next_hops;
+            hops.push(NextHop { interface: Some("br0".into()), ..hops[0].clone() });
+        }
+        let asked = "which next hop hv takes to 10.0.0.9 when asked for it";
+        let packets = [("a", udp(("10.0.0.2", 1), ("10.0.0.9", 53)))];
+        let journey = lab.run(&mut Choices::default(), &packets);
+        matches!(&journey.outcome, Outcome::Dropped { by: Decision::Stage { stage, .. } }
+            if *stage == Stage::Unmodelled(asked.into()))
+    };
+    assert!(!open(false));
+    assert!(open(true));
+}
+
+#[test]
+fn what_a_bridge_sends_to_a_group_of_ipv6_instead_goes_to_every_port() {
+    let mut lab = Build::default();
+    lab.host("a", false).nic("a", "eth0", &["fd01::2/64"]);
+    lab.host("b", false).nic("b", "eth0", &["fd01::3/64"]);
+    lab.host("hv", true).bridge("hv", "br0", &["fd01::1/64"], &["vnet0", "vnet1"]);
+    lab.link(&[("a", "eth0"), ("hv", "vnet0")]).link(&[("b", "eth0"), ("hv", "vnet1")]);
+    lab.sysctl("hv", "net.bridge.bridge-nf-call-ip6tables", 1);
+    lab.rules("hv", "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to ff02::1");
+    let journey = lab.send(&[("a", udp(("fd01::2", 1), ("fd01::3", 53)))]);
+    assert_eq!(journey.unknown, ["hv: a frame to every port of br0"]);
 }
