@@ -74,6 +74,11 @@ fn condition(value: &Value) -> Option<(NftMatch, Vec<Family>)> {
         ">=" => Comparison::GreaterOrEqual,
         _ => return None,
     };
+    // The kernel orders devices by their numbers, which no rule tells.
+    let ordered = !matches!(comparison, Comparison::Equal | Comparison::NotEqual);
+    if ordered && left.writings.iter().any(|w| matches!(w, Writing::Of(NftType::Name) | Writing::Index)) {
+        return None;
+    }
     let right = match (right, right.get("set")) {
         (Value::String(name), _) if name.starts_with('@') => NftSetRef::Named(name[1..].to_owned()),
         (_, Some(Value::Array(items))) => NftSetRef::Elements(elements(items, &left.writings)?),

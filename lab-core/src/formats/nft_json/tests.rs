@@ -184,6 +184,14 @@ fn fib_finds_types_and_interfaces() {
 }
 
 #[test]
+fn which_device_comes_before_another_is_not_known() {
+    for left in [r#"{"fib": {"result": "oif", "flags": "saddr"}}"#, r#"{"meta": {"key": "iif"}}"#] {
+        let text = format!(r#"{{"match": {{"op": "<", "left": {left}, "right": "lo"}}}}"#);
+        assert!(matches!(statements(&text)[0], Statement::Match(Match::Unmodelled { .. })), "{text}");
+    }
+}
+
+#[test]
 fn the_family_of_an_original_address_is_asked_first() {
     let text = r#"{"match": {"op": "==", "left": {"ct": {"key": "ip daddr", "dir": "original"}}, "right": "10.0.0.1"}}"#;
     let found = statements(text);
