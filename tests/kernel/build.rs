@@ -334,3 +334,22 @@ fn rule_text(rule: &PolicyRule) -> String {
     };
     format!("{text} {action}\n")
 }
+
+/// Makes tunnels forget what they learned from frames, also from those that
+/// hosts send of their own accord: rules may have rewritten where they came
+/// from.
+pub fn unlearn(lab: &Lab, built: &Built) {
+    for (name, space) in &built.hosts {
+        let devices = lab.host(name).into_iter().flat_map(|host| &host.interfaces);
+        let learning = |i: &&Interface| matches!(&i.kind, InterfaceKind::Vxlan(vxlan) if vxlan.learning);
+        for device in devices.filter(learning) {
+            let listed = space.run("bridge", &["-j", "fdb", "show", "dev", &device.name], "").out;
+            let known: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap_or_default();
+            for entry in known.iter().filter(|entry| entry["state"] == "") {
+                if let (Some(mac), Some(to)) = (entry["mac"].as_str(), entry["dst"].as_str()) {
+                    space.run("bridge", &["fdb", "del", mac, "dev", &device.name, "dst", to], "");
+                }
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ use lab_core::query::predict::{predict, Prediction};
 use lab_workspace::{compare, flows_of, GAPS};
 use proptest::test_runner::TestRunner;
 
-use crate::build::build;
+use crate::build::{build, unlearn};
 use crate::capture::capture;
 use crate::compare::hold;
 use crate::draw::{random, reply, Deck, Entering};
@@ -106,6 +106,7 @@ pub fn lab(
     tally.building += start.elapsed();
     let start = Instant::now();
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    unlearn(lab, &built);
     capture(lab, &built, folder.path())?;
     let captured = Lab::open(folder.path()).map_err(|e| format!("the snapshot is not read: {e}"))?;
     tally.capturing += start.elapsed();
@@ -168,6 +169,7 @@ pub fn again(lab: &Lab, probes: &[Probe], keep: Option<&Path>) -> Option<String>
     let built = build(lab, &mut Left::default()).ok()?;
     let own = tempfile::tempdir().ok()?;
     let folder = keep.unwrap_or(own.path());
+    unlearn(lab, &built);
     capture(lab, &built, folder).ok()?;
     let captured = Lab::open(folder).ok()?;
     let mut watch = Watch::open(&captured, &built).ok()?;

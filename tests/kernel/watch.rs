@@ -214,6 +214,7 @@ impl<'a> Watch<'a> {
             space.set("net.ipv4.route.flush", "1");
             space.set("net.ipv6.route.flush", "1");
         });
+        build::unlearn(self.lab, self.built);
         if self.guarded {
             guard::return_home(self.lab, self.built);
         }

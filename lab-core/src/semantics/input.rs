@@ -74,11 +74,20 @@ pub fn flow<'a>(packet: &Packet, device: &'a str) -> Flow<'a> {
     }
 }
 
+/// Decides on a frame that a bridge rewrote: IPv6 looks up its route before it
+/// asks whether to forward (`ip6_route_input`).
+pub fn decide_bridged<'a>(host: &'a Host, bridge: &Interface, packet: &Packet) -> Input<'a> {
+    match packet.dst {
+        IpAddr::V4(_) => decide(host, bridge, packet),
+        IpAddr::V6(_) => decide_v6(host, bridge, packet, Some(true)),
+    }
+}
+
 /// Decides on a packet that came in by `device`.
 pub fn decide<'a>(host: &'a Host, device: &Interface, packet: &Packet) -> Input<'a> {
     match (packet.src, packet.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => decide_v4(host, device, packet, src, dst),
-        _ => decide_v6(host, device, packet),
+        _ => decide_v6(host, device, packet, forwards(host, &device.name, Family::Ipv6)),
     }
 }
 
@@ -278,7 +287,7 @@ fn reverse_path(
     Source::Fine
 }
 
-fn decide_v6<'a>(host: &'a Host, device: &Interface, packet: &Packet) -> Input<'a> {
+fn decide_v6<'a>(host: &'a Host, device: &Interface, packet: &Packet, forwarding: Option<bool>) -> Input<'a> {
     if packet.dst.is_multicast() {
         let IpAddr::V6(dst) = packet.dst else { return Input::Dropped(Stage::Martian) };
         // Every host is a member of the all-nodes groups.
@@ -294,7 +303,7 @@ fn decide_v6<'a>(host: &'a Host, device: &Interface, packet: &Packet) -> Input<'
         Lookup::Refused(kind) => Input::Refused(Some(kind)),
         Lookup::Found(route, hops) => match route.kind {
             RouteKind::Local | RouteKind::Anycast => Input::Local,
-            RouteKind::Unicast => match forwards(host, &device.name, Family::Ipv6) {
+            RouteKind::Unicast => match forwarding {
                 Some(true) => Input::Forward(route, hops),
                 Some(false) => Input::Dropped(Stage::NotForwarding),
                 None => Input::Unknown("net.ipv6.conf.all.forwarding is not told".into()),

@@ -103,7 +103,7 @@ impl<'a> Walk<'a, '_> {
         port: &'a Interface,
         mut skb: Skb,
     ) -> Step<'a> {
-        let next = match input::decide(host, bridge, &skb.packet) {
+        let next = match input::decide_bridged(host, bridge, &skb.packet) {
             Input::Forward(_, hops) => hops
                 .into_iter()
                 .find(|h| h.interface.as_deref() == Some(&bridge.name))

@@ -115,7 +115,7 @@ impl<'a> Symbolic<'a> {
         port: &'a Interface,
         flow: Flow,
     ) -> Result<(), Error> {
-        let arrivals = self.sets.arrivals(Entry { host, device: bridge })?;
+        let arrivals = self.sets.arrivals_bridged(Entry { host, device: bridge })?;
         let mapping = flow.mapping();
         for (leaf, part) in self.split(&flow, arrivals, &mapping, &|_, _| Vec::new())? {
             let v6 = part.family(&self.sets.store) == Some(Family::Ipv6);

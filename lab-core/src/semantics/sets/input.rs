@@ -42,7 +42,7 @@ pub struct Entry<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     leaves: Leaves<Arrival>,
-    known: HashMap<(String, String), Ref>,
+    known: HashMap<(String, String, bool), Ref>,
 }
 
 /// The greater of `conf.all` and the interface's own setting.
@@ -79,7 +79,7 @@ impl Sets {
 
     /// Forgets what is known of packets that come in to a host.
     pub fn forget_arrivals(&mut self, host: &str) {
-        self.input.known.retain(|(name, _), _| name != host);
+        self.input.known.retain(|(name, ..), _| name != host);
     }
 
     fn outcome(&mut self, arrival: Arrival) -> Ref {
@@ -96,11 +96,28 @@ impl Sets {
     /// # Errors
     /// If the store's budget is used up.
     pub fn arrivals(&mut self, at: Entry) -> Set {
-        let key = (at.host.name.clone(), at.device.name.clone());
+        self.arriving(at, false)
+    }
+
+    /// The same, for what a bridge asks about frames that it rewrote: routes of
+    /// IPv6 are looked up before forwarding is asked for (`ip6_route_input`).
+    ///
+    /// # Errors
+    /// If the store's budget is used up.
+    pub fn arrivals_bridged(&mut self, at: Entry) -> Set {
+        self.arriving(at, true)
+    }
+
+    fn arriving(&mut self, at: Entry, bridged: bool) -> Set {
+        let key = (at.host.name.clone(), at.device.name.clone(), bridged);
         if let Some(known) = self.input.known.get(&key) {
             return Ok(*known);
         }
-        let (v4, v6) = (self.arrivals_v4(at)?, self.arrivals_v6(at)?);
+        let forwarding = match bridged {
+            true => Some(true),
+            false => forwards(at.host, &at.device.name, Family::Ipv6),
+        };
+        let (v4, v6) = (self.arrivals_v4(at)?, self.arrivals_v6(at, forwarding)?);
         let family = self.store.family(Family::Ipv4)?;
         let both = self.store.choose(family, v4, v6)?;
         self.input.known.insert(key, both);
@@ -285,14 +302,13 @@ impl Sets {
         })
     }
 
-    fn arrivals_v6(&mut self, at: Entry) -> Set {
+    fn arrivals_v6(&mut self, at: Entry, forwarding: Option<bool>) -> Set {
         let iif = self.names.number(&at.device.name);
         let mut mapping = Mapping::default();
         mapping.set(Field::Iif, Source::constant(Field::Iif, iif.into()));
         mapping.set(Field::PortsTold, Source::constant(Field::PortsTold, 1));
         let routing = self.routing(at.host, Family::Ipv6, None, Some(&at.device.name))?;
         let found = self.store.pull_back(Ref::ALL, routing, &mapping)?;
-        let forwarding = forwards(at.host, &at.device.name, Family::Ipv6);
         let Sets { store, routes, input, .. } = self;
         let result = store.map_leaves(found, &mut |leaf| {
             let arrival = match routes.leaves.value(leaf) {

@@ -193,14 +193,28 @@ fn whether_a_host_answers_for_what_several_ways_lead_to_depends_on_the_one_it_ta
     assert!(open(true));
 }
 
-#[test]
-fn what_a_bridge_sends_to_a_group_of_ipv6_instead_goes_to_every_port() {
+/// The same of IPv6 on a host that forwards nothing.
+fn switched_v6() -> Build {
     let mut lab = Build::default();
     lab.host("a", false).nic("a", "eth0", &["fd01::2/64"]);
     lab.host("b", false).nic("b", "eth0", &["fd01::3/64"]);
-    lab.host("hv", true).bridge("hv", "br0", &["fd01::1/64"], &["vnet0", "vnet1"]);
+    lab.host("hv", false).bridge("hv", "br0", &["fd01::1/64"], &["vnet0", "vnet1"]);
     lab.link(&[("a", "eth0"), ("hv", "vnet0")]).link(&[("b", "eth0"), ("hv", "vnet1")]);
     lab.sysctl("hv", "net.bridge.bridge-nf-call-ip6tables", 1);
+    lab
+}
+
+#[test]
+fn a_host_that_forwards_nothing_still_bridges_what_it_rewrote() {
+    let mut lab = switched_v6();
+    lab.rules("hv", "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to fd01::3");
+    let journey = lab.send(&[("a", udp(("fd01::2", 1), ("fd01::1", 53)))]);
+    assert_eq!(seen(&journey).to_string(), "udp [fd01::2]:1 -> [fd01::3]:53");
+}
+
+#[test]
+fn what_a_bridge_sends_to_a_group_of_ipv6_instead_goes_to_every_port() {
+    let mut lab = switched_v6();
     lab.rules("hv", "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to ff02::1");
     let journey = lab.send(&[("a", udp(("fd01::2", 1), ("fd01::3", 53)))]);
     assert_eq!(journey.unknown, ["hv: a frame to every port of br0"]);
