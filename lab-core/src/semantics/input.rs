@@ -74,11 +74,14 @@ pub fn flow<'a>(packet: &Packet, device: &'a str) -> Flow<'a> {
     }
 }
 
-/// Decides on a packet that came in by `device`.
+/// Decides on a packet that came in by `device`. In a VRF it is the port whose
+/// settings and way back count for IPv4, and the VRF's for IPv6 (`ip_rcv_finish`
+/// remembers the device before `l3mdev_ip_rcv` puts the VRF in its place;
+/// `ip6_route_input` asks the packet).
 pub fn decide<'a>(host: &'a Host, device: &Interface, packet: &Packet) -> Input<'a> {
     match (packet.src, packet.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => decide_v4(host, device, packet, src, dst),
-        _ => decide_v6(host, device, packet),
+        _ => decide_v6(host, host.vrf_of(&device.name).unwrap_or(device), packet),
     }
 }
 

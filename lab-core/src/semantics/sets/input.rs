@@ -286,6 +286,8 @@ impl Sets {
     }
 
     fn arrivals_v6(&mut self, at: Entry) -> Set {
+        // In a VRF, as the VRF's (ip6_route_input).
+        let at = Entry { device: at.host.vrf_of(&at.device.name).unwrap_or(at.device), ..at };
         let iif = self.names.number(&at.device.name);
         let mut mapping = Mapping::default();
         mapping.set(Field::Iif, Source::constant(Field::Iif, iif.into()));

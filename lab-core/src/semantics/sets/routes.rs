@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::{Leaves, Set, Sets};
 use crate::addr::Family;
 use crate::model::{Host, InterfaceKind, PolicyAction, PolicyRule, RouteKind, RouteTable};
+use crate::semantics::routing::BY_VRF;
 use crate::space::{Bits, Field, Mapping, Ref, Source};
 
 /// What a look-up finds.
@@ -29,6 +30,9 @@ pub enum Route {
 
 /// The device that packets leave by, and whether only routes by it count.
 type By = (Option<String>, bool);
+
+/// Where selectors hold, and where that is not known, and why.
+type Selected = (Ref, Vec<(Ref, &'static str)>);
 
 #[derive(Debug, Default)]
 pub(super) struct Cache {
@@ -135,10 +139,12 @@ impl Sets {
                     self.store.or_else(found, next)?
                 }
             };
-            let (holds, unknown) = self.selector(rule, oif)?;
-            let unknown_leaf = self.routes.leaves.leaf(Route::Unknown("who owns the socket".into()));
-            let rest = self.store.choose(holds, action, next)?;
-            after[index] = self.store.choose(unknown, unknown_leaf, rest)?;
+            let (holds, unknown) = self.selector(rule, oif, inside.map(|vrf| vrf.name.as_str()))?;
+            after[index] = self.store.choose(holds, action, next)?;
+            for (unknown, why) in unknown {
+                let leaf = self.routes.leaves.leaf(Route::Unknown(why.into()));
+                after[index] = self.store.choose(unknown, leaf, after[index])?;
+            }
         }
         let mut whole = after[0];
         if let Some(unclear) = self.one_trie(host, &rules, family)? {
@@ -155,9 +161,14 @@ impl Sets {
         Ok(whole)
     }
 
-    /// Where a policy rule's selectors hold, and where that is not known.
-    fn selector(&mut self, rule: &PolicyRule, oif: Option<&str>) -> Result<(Ref, Ref), crate::space::Error> {
-        let mut parts = Vec::new();
+    /// Where a policy rule's selectors hold.
+    fn selector(
+        &mut self,
+        rule: &PolicyRule,
+        oif: Option<&str>,
+        inside: Option<&str>,
+    ) -> Result<Selected, crate::space::Error> {
+        let (mut parts, mut by_vrf) = (Vec::new(), Ref::NONE);
         for (field, net) in [(Field::Src, &rule.source), (Field::Dst, &rule.destination)] {
             if let Some(net) = net {
                 parts.push(self.store.in_prefix(field, *net)?);
@@ -165,10 +176,18 @@ impl Sets {
         }
         if let Some(iif) = &rule.iif {
             let number = self.names.number(iif);
-            parts.push(self.store.value(Field::Iif, number.into())?);
+            let here = self.store.value(Field::Iif, number.into())?;
+            if inside == Some(iif) {
+                by_vrf = self.store.not(here)?;
+            } else {
+                parts.push(here);
+            }
         }
-        if rule.oif.as_deref().is_some_and(|wanted| oif != Some(wanted)) {
-            parts.push(Ref::NONE);
+        match rule.oif.as_deref() {
+            None => {}
+            wanted if wanted == oif => {}
+            wanted if wanted == inside => by_vrf = Ref::ALL,
+            _ => parts.push(Ref::NONE),
         }
         if let Some((value, mask)) = rule.fwmark {
             let bits = Bits { mask: mask.into(), value: (value & mask).into() };
@@ -193,7 +212,9 @@ impl Sets {
                 parts.push(self.store.all_of(&[with_ports, range, told])?);
             }
         }
-        let plain = self.store.all_of(&parts)?;
+        let selected = self.store.all_of(&parts)?;
+        let by_vrf = self.store.guard(selected, by_vrf)?;
+        let plain = self.store.without(selected, by_vrf)?;
         let (mut holds, mut unknown) = (plain, Ref::NONE);
         if let Some((low, _)) = rule.uid_range {
             let number = self.names.number("lo");
@@ -203,10 +224,10 @@ impl Sets {
             holds = if low == 0 { self.store.without(plain, own)? } else { Ref::NONE };
         }
         if rule.invert {
-            let either = self.store.or_else(holds, unknown)?;
+            let either = self.store.first_of(&[holds, unknown, by_vrf])?;
             holds = self.store.not(either)?;
         }
-        Ok((holds, unknown))
+        Ok((holds, vec![(unknown, "who owns the socket"), (by_vrf, BY_VRF)]))
     }
 
     /// One table: nothing where it has no route.

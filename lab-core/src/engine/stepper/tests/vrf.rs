@@ -1,5 +1,9 @@
 //! VRFs: tables of their own, and hooks that run twice.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::build::{ping, tcp, udp, Build};
 use super::{rule, seen, stage};
 use crate::addr::Family;
@@ -125,14 +129,53 @@ fn a_vrf_reaches_its_own_addresses_by_its_device() {
 }
 
 #[test]
-fn the_reverse_path_of_a_vrf_may_be_any_of_its_ports() {
-    let mut lab = line(&["eth0", "eth1"]);
-    lab.sysctl("router", "net.ipv4.conf.all.rp_filter", 1);
-    seen(&lab.send(&[("router:eth0", udp(("10.0.2.9", 1), ("10.0.2.2", 53)))]));
-    let mut lab = line(&["eth0"]);
-    lab.sysctl("router", "net.ipv4.conf.all.rp_filter", 1);
-    let journey = lab.send(&[("router:eth0", udp(("10.0.2.9", 1), ("10.0.1.1", 53)))]);
-    assert_eq!(*stage(&journey), Stage::RpFilter);
+fn the_reverse_path_in_a_vrf_is_that_of_the_port_by_its_own_setting() {
+    // From nowhere known, and from the net of another port.
+    for src in ["10.0.9.1", "10.0.2.9"] {
+        for (setting, drops) in [("all", true), ("eth0", true), ("red", false), ("eth1", false)] {
+            let mut lab = line(&["eth0", "eth1"]);
+            for device in ["all", "eth0", "eth1", "red"] {
+                let on = u8::from(device == setting);
+                lab.sysctl("router", &format!("net.ipv4.conf.{device}.rp_filter"), on);
+            }
+            for dst in ["10.0.2.2", "10.0.1.1"] {
+                let journey = lab.send(&[("router:eth0", udp((src, 1), (dst, 53)))]);
+                let dropped = matches!(journey.outcome, Outcome::Dropped { .. });
+                assert_eq!(dropped, drops, "{src} to {dst}, {setting}");
+                assert!(!drops || *stage(&journey) == Stage::RpFilter);
+            }
+        }
+    }
+}
+
+#[test]
+fn whether_a_packet_in_a_vrf_is_forwarded_its_port_says_for_ipv4() {
+    for (device, forwarded) in [("eth0", false), ("red", true)] {
+        let mut lab = line(&["eth0", "eth1"]);
+        lab.sysctl("router", &format!("net.ipv4.conf.{device}.forwarding"), 0);
+        let journey = lab.send(&[("client", ping("0.0.0.0", "10.0.2.2"))]);
+        assert_eq!(matches!(journey.outcome, Outcome::Delivered { .. }), forwarded, "{device}");
+    }
+}
+
+#[test]
+fn a_policy_rule_sees_the_port_for_ipv4_and_the_vrf_for_ipv6() {
+    let journey = |family, dst: &str, iif: &str| {
+        let mut lab = line(&["eth0", "eth1"]);
+        let rule = PolicyRule {
+            iif: Some(iif.into()),
+            destination: dst.parse::<IpAddr>().ok().map(IpNet::from),
+            ..PolicyRule::new(family, 50, PolicyAction::Blackhole)
+        };
+        lab.get("router").rules.insert(1, rule);
+        let src = if family == Family::Ipv4 { "0.0.0.0" } else { "::" };
+        lab.send(&[("client", ping(src, dst))])
+    };
+    assert_eq!(*stage(&journey(Family::Ipv4, "10.0.2.2", "eth0")), Stage::Blackhole);
+    seen(&journey(Family::Ipv6, "fd02::2", "eth0"));
+    assert_eq!(*stage(&journey(Family::Ipv6, "fd02::2", "red")), Stage::Blackhole);
+    // Kernels differ in whether it means the VRF's ports, too.
+    assert!(matches!(stage(&journey(Family::Ipv4, "10.0.2.2", "red")), Stage::Unmodelled(_)));
 }
 
 #[test]
