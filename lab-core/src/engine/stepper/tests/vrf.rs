@@ -11,6 +11,8 @@ use crate::engine::explore::Choices;
 use crate::engine::journey::Journey;
 use crate::engine::stepper::{walk, Entry, Sender, World};
 use crate::model::{InterfaceKind, Outcome, PolicyAction, PolicyRule, RouteTable, Stage, TcpFlags};
+use crate::semantics::routing::{lookup, Flow, Lookup};
+use crate::semantics::source::for_route;
 
 /// A line whose router has these devices in a VRF.
 fn line(ports: &[&str]) -> Build {
@@ -229,4 +231,54 @@ fn nothing_is_claimed_of_what_a_vrf_sends_to_all() {
     let packet = udp(("10.0.1.1", 1), ("255.255.255.255", 67));
     let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
     assert!(matches!(stage(&journey), Stage::Unmodelled(_)));
+}
+
+/// A line with one port in a VRF, whose table leads out by the other.
+fn leaking() -> Build {
+    let mut lab = line(&["eth0"]);
+    for route in [
+        "10.0.2.0/24 dev eth1 table 10",
+        "10.0.3.0/24 dev eth1 src 10.0.2.1 table 10",
+        "fd02::/64 dev eth1 table 10",
+        "fd03::/64 dev eth1 src fd02::1 table 10",
+    ] {
+        lab.route("router", route);
+    }
+    lab
+}
+
+#[test]
+fn a_route_out_of_a_vrf_lends_it_no_source() {
+    let lab = leaking();
+    for (dst, src) in [("10.0.2.2", "10.0.1.1"), ("fd02::2", "fd01::1")] {
+        let entry = Entry::SendBound("router".into(), Sender::Socket, "red".into());
+        let nobody = if src.contains(':') { "::" } else { "0.0.0.0" };
+        let packet = tcp((nobody, 1), (dst, 22), TcpFlags::SYN);
+        let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
+        assert_eq!(seen(&journey).src.to_string(), src);
+    }
+    // Nor does one that names a source.
+    for (dst, src) in [("10.0.3.2", "10.0.1.1"), ("fd03::2", "fd01::1")] {
+        let router = lab.lab.host("router").unwrap();
+        let flow = Flow { oif: Some("red"), ..Flow::to(dst.parse().unwrap()) };
+        let Lookup::Found(route, hops) = lookup(router, &flow) else { panic!("{dst}") };
+        let found = for_route(router, route, hops.first().copied(), flow.dst, router.interface("red"));
+        assert_eq!(found.map(|a| a.to_string()).as_deref(), Some(src));
+    }
+}
+
+#[test]
+fn an_icmpv6_error_to_another_vrfs_address_comes_from_its_own() {
+    let lab = leaking();
+    let journey = |src: &str| {
+        let entry = Entry::SendBound("router".into(), Sender::Raw, "red".into());
+        let packet = tcp((src, 1), ("fd01::77", 80), TcpFlags::SYN);
+        walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet)
+    };
+    match journey("fd02::1").outcome {
+        Outcome::Rejected { answer, .. } => assert_eq!(answer.from_addr.to_string(), "fd01::1"),
+        other => panic!("{other:?}"),
+    }
+    // To the loopback's, only the VRF's device could speak, which has none.
+    assert_eq!(*stage(&journey("::1")), Stage::NeighbourFailed);
 }
