@@ -245,6 +245,15 @@ fn wireguard_without_a_peer_for_the_destination_is_host_unreachable() {
 }
 
 #[test]
+fn an_icmpv6_error_of_a_tunnel_comes_from_where_it_leaves() {
+    let mut lab = Build::line();
+    lab.device("router", "wg0", InterfaceKind::Wireguard(Wireguard::default()), &["fd09::1/64"]);
+    // What came by eth0 claims to be from beyond eth1, and so goes the error.
+    let journey = lab.send(&[("router:eth0", udp(("fd02::2", 1), ("fd09::2", 53)))]);
+    assert_eq!(answer(&journey).from_addr.to_string(), "fd02::1");
+}
+
+#[test]
 fn a_wireguard_peer_may_only_send_from_its_addresses() {
     let lab = wireguard("10.9.0.0/24", "10.9.0.7/32");
     let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
