@@ -307,7 +307,8 @@ fn decide_v6<'a>(host: &'a Host, device: &Interface, packet: &Packet) -> Input<'
     }
 }
 
-/// Addresses that `ip6_rcv_core` refuses before any hook.
+/// Addresses that `ip6_rcv_core` refuses before any hook. A VRF's device is the
+/// loopback of those in it.
 pub fn martian_v6(device: &Interface, packet: &Packet) -> bool {
     let (IpAddr::V6(src), IpAddr::V6(dst)) = (packet.src, packet.dst) else { return false };
     let loopback = device.kind == InterfaceKind::Loopback;
@@ -316,5 +317,6 @@ pub fn martian_v6(device: &Interface, packet: &Packet) -> bool {
     if own_scope && !loopback {
         return true;
     }
-    ((src.is_loopback() || dst.is_loopback()) && !loopback) || src.is_multicast()
+    let inside = loopback || matches!(device.kind, InterfaceKind::Vrf(_));
+    ((src.is_loopback() || dst.is_loopback()) && !inside) || src.is_multicast()
 }

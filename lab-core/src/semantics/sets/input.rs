@@ -327,9 +327,12 @@ impl Sets {
     /// If the store's budget is used up.
     pub fn martians_v6(&mut self, device: &Interface) -> Set {
         let mut parts = vec![self.prefix(Field::Src, "ff00::/8")?];
-        if device.kind != InterfaceKind::Loopback {
+        let loopback = device.kind == InterfaceKind::Loopback;
+        if !loopback && !matches!(device.kind, InterfaceKind::Vrf(_)) {
             parts.push(self.prefix(Field::Src, "::1/128")?);
             parts.push(self.prefix(Field::Dst, "::1/128")?);
+        }
+        if !loopback {
             // Groups of interface scope never come from a wire.
             for scope in 0..=1_u128 {
                 let bits = crate::space::Bits { mask: 0xff0f << 112, value: (0xff00 | scope) << 112 };

@@ -225,6 +225,15 @@ fn an_icmpv6_error_in_a_vrf_prefers_the_one_address_of_the_device_to_that_of_its
 }
 
 #[test]
+fn a_vrf_takes_packets_from_the_loopback_address() {
+    let lab = line(&["eth0", "eth1"]);
+    let entry = Entry::SendBound("router".into(), Sender::Raw, "red".into());
+    let packet = tcp(("::1", 1), ("fd01::1", 80), TcpFlags::SYN);
+    let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
+    assert!(matches!(&journey.outcome, Outcome::Delivered { at, .. } if at.to_string() == "router:red"));
+}
+
+#[test]
 fn nothing_is_claimed_of_what_a_vrf_sends_to_all() {
     let lab = line(&["eth0", "eth1"]);
     let entry = Entry::SendBound("router".into(), Sender::Raw, "red".into());
