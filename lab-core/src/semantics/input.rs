@@ -30,6 +30,16 @@ pub enum Input<'a> {
     Unknown(String),
 }
 
+/// Where a packet ends that a route, or the lack of one, refuses and nobody is
+/// told: an unreachable route is then no route.
+pub fn unanswered(kind: Option<RouteKind>) -> Stage {
+    match kind {
+        Some(RouteKind::Blackhole) => Stage::Blackhole,
+        Some(RouteKind::Prohibit) => Stage::Prohibit,
+        _ => Stage::NoRoute,
+    }
+}
+
 /// The greater of `conf.all` and the interface's own setting.
 fn max_setting(host: &Host, device: &str, key: &str) -> Option<i64> {
     let own = host.sysctls.interface("ipv4", device, key);

@@ -4,13 +4,14 @@ use super::engine::Symbolic;
 use super::flow::{Bridged, Flow, HookEnds, Way};
 use super::way::VLAN_TAG;
 use crate::addr::{Family, Mac};
-use crate::model::{Hook, HopDirection, Host, Interface, Stage};
+use crate::model::{Hook, HopDirection, Host, Interface, NextHop, PacketType, Stage};
 use crate::semantics::br_netfilter::filters;
 use crate::semantics::bridge::towards;
+use crate::semantics::input::unanswered;
 use crate::semantics::segment::{owns_mac, ports, Resolved};
-use crate::semantics::sets::{Arrival, Entry};
+use crate::semantics::sets::{Arrival, Entry, Route};
 use crate::semantics::vlan;
-use crate::space::Error;
+use crate::space::{Error, Field, Source};
 
 impl<'a> Symbolic<'a> {
     /// Frames come in by a port (`br_handle_frame`).
@@ -113,16 +114,38 @@ impl<'a> Symbolic<'a> {
         port: &'a Interface,
         flow: Flow,
     ) -> Result<(), Error> {
+        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
+        let here = |hops: &[(usize, usize)]| {
+            let mut hops = hops.iter().map(|(r, h)| &host.routes[*r].next_hops[*h]);
+            hops.find(|h| h.interface.as_deref() == Some(&bridge.name))
+        };
         let arrivals = self.sets.arrivals(Entry { host, device: bridge })?;
         let mapping = flow.mapping();
-        for (leaf, mut part) in self.split(&flow, arrivals, &mapping, &|_, _| Vec::new())? {
+        for (leaf, part) in self.split(&flow, arrivals, &mapping, &|_, _| Vec::new())? {
             let hop = match self.sets.arrival(leaf).cloned() {
-                Some(Arrival::Forward(_, hops)) => hops
-                    .iter()
-                    .map(|(r, h)| &host.routes[*r].next_hops[*h])
-                    .find(|h| h.interface.as_deref() == Some(&bridge.name)),
+                Some(Arrival::Forward(_, hops)) => here(&hops),
+                // IPv6 does not ask whether the host forwards.
+                Some(Arrival::Dropped(Stage::NotForwarding)) if v6 => {
+                    let routing = self.sets.routing(host, Family::Ipv6, None, Some(&bridge.name))?;
+                    let iif = self.sets.names.number(&bridge.name);
+                    let mut mapping = part.mapping();
+                    mapping.set(Field::Iif, Source::constant(Field::Iif, iif.into()));
+                    mapping.set(Field::PortsTold, Source::constant(Field::PortsTold, 1));
+                    for (leaf, part) in self.split(&part, routing, &mapping, &|_, _| Vec::new())? {
+                        let hop = match self.sets.route(leaf) {
+                            Some(Route::Found(_, hops)) => here(hops),
+                            _ => None,
+                        };
+                        self.rewritten(host, (bridge, port), hop, part)?;
+                    }
+                    continue;
+                }
                 // The frame goes up, and is dropped there.
                 Some(Arrival::Dropped(Stage::NotForwarding)) => None,
+                Some(Arrival::Refused(kind)) if v6 => {
+                    self.dropped(part, &host.name, unanswered(kind));
+                    continue;
+                }
                 Some(Arrival::Dropped(stage)) => {
                     self.dropped(part, &host.name, stage);
                     continue;
@@ -133,24 +156,37 @@ impl<'a> Symbolic<'a> {
                 }
                 _ => None,
             };
-            let Some(hop) = hop else {
-                part.destination_mac = bridge.mac;
-                self.bridge_up(host, bridge, part)?;
-                continue;
-            };
-            let way = Way { device: bridge, gateway: hop.gateway, broadcast: false, mtu: None };
-            for (found, mut part) in self.neighbours(host, way, part)? {
-                match found {
-                    Resolved::Mac(mac) => {
-                        part.destination_mac = Some(mac);
-                        self.bridge_in(host, bridge, port, part)?;
-                    }
-                    Resolved::Nobody => self.dropped(part, &host.name, Stage::NeighbourFailed),
-                    Resolved::Outside | Resolved::Several(_) => {
-                        self.dropped(part, &host.name, Stage::Unmodelled("who answers".into()));
-                    }
-                    Resolved::Unknown(why) => self.dropped(part, &host.name, Stage::Unmodelled(why)),
+            self.rewritten(host, (bridge, port), hop, part)?;
+        }
+        Ok(())
+    }
+
+    /// They stay on the bridge if there is a next hop there, else they go to the
+    /// host, as frames that came in by their port.
+    fn rewritten(
+        &mut self,
+        host: &'a Host,
+        (bridge, port): (&'a Interface, &'a Interface),
+        hop: Option<&'a NextHop>,
+        mut flow: Flow,
+    ) -> Result<(), Error> {
+        let Some(hop) = hop else {
+            flow.destination_mac = bridge.mac;
+            flow.packet_type = PacketType::Unicast;
+            return self.bridge_in(host, bridge, port, flow);
+        };
+        let way = Way { device: bridge, gateway: hop.gateway, broadcast: false, mtu: None };
+        for (found, mut part) in self.neighbours(host, way, flow)? {
+            match found {
+                Resolved::Mac(mac) => {
+                    part.destination_mac = Some(mac);
+                    self.bridge_in(host, bridge, port, part)?;
                 }
+                Resolved::Nobody => self.dropped(part, &host.name, Stage::NeighbourFailed),
+                Resolved::Outside | Resolved::Several(_) => {
+                    self.dropped(part, &host.name, Stage::Unmodelled("who answers".into()));
+                }
+                Resolved::Unknown(why) => self.dropped(part, &host.name, Stage::Unmodelled(why)),
             }
         }
         Ok(())
