@@ -47,10 +47,9 @@ impl<'a> Walk<'a, '_> {
     ) -> Step<'a> {
         let silent = Step::Done(Outcome::Dropped { by: by.clone() });
         let is_reset = kind == AnswerKind::TcpReset;
-        // An error about a tunnel's outer packet goes to the tunnel's end: whoever
-        // sent the inner one learns nothing.
+        // An error about a tunnel's outer packet goes to the tunnel's end.
         if !self.tunnels.is_empty() {
-            return silent;
+            return self.relayed(host, about, kind, by, local);
         }
         // Nor is anything sent about what was sent to everybody, or to a group.
         let to_all = about.to_all

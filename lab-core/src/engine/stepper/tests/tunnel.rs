@@ -351,6 +351,35 @@ fn sit_and_ip6tnl_tell_that_the_far_end_has_no_route_and_gre_does_not() {
 }
 
 #[test]
+fn ip6tnl_alone_tells_the_sender_inside_what_it_is_told_itself() {
+    for (kind, tells) in [(TunnelKind::Ip6tnl, true), (TunnelKind::Ip6gre, false), (TunnelKind::Sit, false)] {
+        for (dst, error) in [("10.9.0.2", AnswerKind::Icmp(3, 1)), ("fd09::2", AnswerKind::Icmp6(1, 3))] {
+            let mut lab = Build::line();
+            tunnel(&mut lab, kind, &|_| {});
+            lab.get("server").interfaces.retain(|i| i.name != "tun0");
+            let source = if dst.contains(':') { "fd09::1" } else { "10.9.0.1" };
+            let packet = || udp((source, 1), (dst, 53));
+            let journey = lab.send(&[("client", packet())]);
+            if !tells {
+                assert!(matches!(journey.outcome, Outcome::Dropped { .. }), "{kind:?} {dst}");
+                continue;
+            }
+            assert_eq!(*stage(&journey), Stage::TunnelUnknown);
+            assert_eq!(
+                (answer(&journey).kind, answer(&journey).from_addr.to_string()),
+                (error, source.into())
+            );
+            // What it never hears of, it does not tell.
+            lab.rules(
+                "router",
+                "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p icmpv6 -m icmp6 --icmpv6-type 1 -j DROP",
+            );
+            assert!(matches!(lab.send(&[("client", packet())]).outcome, Outcome::Dropped { .. }));
+        }
+    }
+}
+
+#[test]
 fn what_a_tunnel_has_to_say_goes_to_the_source_before_nat() {
     let mut lab = routed(|_| {});
     lab.rules("router", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o tun0 -j MASQUERADE");
