@@ -50,7 +50,7 @@ fn guessed<'a>(host: &'a Host, inner: &Packet) -> Option<(&'a Interface, bool)> 
 }
 
 /// Whether an IPv4 packet would be sent into a tunnel over IPv6 once more, which
-/// `ip4ip6_err` wants to see.
+/// `ip4ip6_err` wants to see; and not to everybody, of which nobody is told.
 fn sent_again(host: &Host, inner: &Packet, (device, local): (&Interface, bool)) -> bool {
     let tunnelled = |hops: &[&crate::model::NextHop]| {
         let first = hops.first().and_then(|h| host.interface(h.interface.as_deref()?));
@@ -58,7 +58,10 @@ fn sent_again(host: &Host, inner: &Packet, (device, local): (&Interface, bool)) 
     };
     if local {
         let flow = Flow { src: Some(inner.src), protocol: Some(4), tos: inner.tos, ..Flow::to(inner.dst) };
-        return matches!(lookup(host, &flow), Lookup::Found(_, hops) if tunnelled(&hops));
+        return match lookup(host, &flow) {
+            Lookup::Found(route, hops) => route.kind == RouteKind::Unicast && tunnelled(&hops),
+            _ => false,
+        };
     }
     let packet = Packet { mark: 0, ..inner.clone() };
     matches!(input::decide(host, device, &packet), Input::Forward(_, hops) if tunnelled(&hops))

@@ -377,6 +377,13 @@ fn ip6tnl_alone_tells_the_sender_inside_what_it_is_told_itself() {
             assert!(matches!(lab.send(&[("client", packet())]).outcome, Outcome::Dropped { .. }));
         }
     }
+    // Nobody is told of what was sent to everybody.
+    let mut lab = Build::line();
+    tunnel(&mut lab, TunnelKind::Ip6tnl, &|_| {});
+    lab.get("server").interfaces.retain(|i| i.name != "tun0");
+    lab.route("client", "broadcast 10.9.0.255/32 dev tun0 table 255");
+    let journey = lab.send(&[("client", udp(("10.9.0.1", 1), ("10.9.0.255", 53)))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }), "{:?}", journey.outcome);
 }
 
 #[test]
