@@ -186,9 +186,9 @@ enum Source {
 
 /// Whether a next hop is on a device, or on one of a VRF's
 /// (`fib_info_nh_uses_dev`).
-pub(super) fn uses(host: &Host, hops: &[NextHop], device: &str) -> bool {
-    let names = hops.iter().filter_map(|h| h.interface.as_deref());
-    names.into_iter().any(|name| name == device || host.vrf_of(name).is_some_and(|vrf| vrf.name == device))
+pub(super) fn uses<'h>(host: &Host, hops: impl IntoIterator<Item = &'h NextHop>, device: &str) -> bool {
+    let mut names = hops.into_iter().filter_map(|h| h.interface.as_deref());
+    names.any(|name| name == device || host.vrf_of(name).is_some_and(|vrf| vrf.name == device))
 }
 
 /// `fib_validate_source`: whether a source may come in here. `towards` is

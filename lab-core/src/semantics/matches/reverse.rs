@@ -1,10 +1,12 @@
 //! rpfilter (`ipt_rpfilter.c`, `ip6t_rpfilter.c`).
 
 use crate::model::{InterfaceKind, RouteKind};
+use crate::semantics::input::uses;
 use crate::semantics::routing::{link_local, lookup, Flow, Lookup};
 use crate::semantics::{Context, Tri};
 
-/// Whether a packet passes the reverse path test.
+/// Whether a packet passes the reverse path test. In a VRF, its table is asked; the
+/// VRF's own device stands for every port of it.
 pub fn holds(at: &Context, loose: bool, valid_mark: bool, accept_local: bool) -> Tri {
     let Some(input) = at.input else { return Tri::Yes };
     if at.host.interface(input).is_some_and(|i| i.kind == InterfaceKind::Loopback) {
@@ -17,7 +19,7 @@ pub fn holds(at: &Context, loose: bool, valid_mark: bool, accept_local: bool) ->
         iif: "lo",
         // On a link alone, even a loose test asks by that link.
         oif: if packet.src.is_ipv4() || loose && !link_local(packet.src) { None } else { Some(input) },
-        vrf: None,
+        vrf: Some(input),
         bound: false,
         mark: if valid_mark { packet.mark } else { 0 },
         tos: packet.tos,
@@ -29,7 +31,7 @@ pub fn holds(at: &Context, loose: bool, valid_mark: bool, accept_local: bool) ->
         Lookup::NoRoute | Lookup::Refused(_) => Tri::No,
         Lookup::Found(route, hops) => {
             let usable = route.kind == RouteKind::Unicast || (route.kind == RouteKind::Local && accept_local);
-            let here = hops.iter().any(|h| h.interface.as_deref() == Some(input));
+            let here = uses(at.host, hops, input);
             (usable && (here || loose)).into()
         }
     }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::{Leaves, Set, Sets};
 use crate::addr::Family;
 use crate::model::{Host, InterfaceKind, PolicyAction, PolicyRule, RouteKind, RouteTable};
+use crate::semantics::input::uses;
 use crate::semantics::routing::BY_VRF;
 use crate::space::{Bits, Field, Mapping, Ref, Source};
 
@@ -483,10 +484,10 @@ impl Sets {
             for family in [Family::Ipv4, Family::Ipv6] {
                 let name = Some(interface.name.as_str());
                 let oif = name.filter(|_| !loose && family == Family::Ipv6);
-                let mut routing = self.routing(host, family, oif, None)?;
+                let mut routing = self.routing(host, family, oif, name)?;
                 if loose && family == Family::Ipv6 {
                     // On a link alone, even a loose test asks by that link.
-                    let by_link = self.routing(host, family, name, None)?;
+                    let by_link = self.routing(host, family, name, name)?;
                     let link = self.prefix(Field::Dst, "fe80::/10")?;
                     routing = self.store.choose(link, by_link, routing)?;
                 }
@@ -511,9 +512,8 @@ impl Sets {
                     Some(Route::Found(route, hops)) => {
                         let kind = host.routes[*route].kind;
                         let usable = kind == RouteKind::Unicast || (kind == RouteKind::Local && accept_local);
-                        let there = hops.iter().any(|(r, h)| {
-                            host.routes[*r].next_hops[*h].interface.as_deref() == Some(&interface.name)
-                        });
+                        let hops = hops.iter().map(|(r, h)| &host.routes[*r].next_hops[*h]);
+                        let there = uses(host, hops, &interface.name);
                         if usable && (there || loose) {
                             Ref::ALL
                         } else {

@@ -15,7 +15,7 @@ use crate::semantics::routing::{lookup, Flow, Lookup};
 use crate::semantics::source::for_route;
 
 /// A line whose router has these devices in a VRF.
-fn line(ports: &[&str]) -> Build {
+pub(super) fn line(ports: &[&str]) -> Build {
     let mut lab = Build::line();
     lab.device("router", "red", InterfaceKind::Vrf(10), &[]);
     for port in ports {
