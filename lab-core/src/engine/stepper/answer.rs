@@ -110,15 +110,11 @@ impl<'a> Walk<'a, '_> {
 
     /// The packet with the source that it had before this host's NAT: what a
     /// tunnel has to say goes to whoever sent it (`icmp_ndo_send`,
-    /// `net/ipv4/icmp.c`). For IPv6 it no longer says by which device the packet
-    /// came in (`icmpv6_ndo_send`, `net/ipv6/ip6_icmp.c`).
+    /// `net/ipv4/icmp.c`; `icmpv6_ndo_send`, `net/ipv6/ip6_icmp.c`).
     pub(super) fn untranslated(&mut self, host: &Host, skb: &Skb) -> Skb {
-        let mut about = skb.clone();
+        let mut about = skb.clone().nameless();
         if let Some(connection) = self.connection(host, skb).filter(|c| c.snat) {
             about.packet.src = connection.original.src;
-        }
-        if about.packet.family() == Family::Ipv6 {
-            about.device = None;
         }
         about
     }

@@ -398,6 +398,29 @@ fn what_a_tunnel_has_to_say_goes_to_the_source_before_nat() {
 }
 
 #[test]
+fn that_a_tunnel_has_no_route_is_told_to_the_source_after_nat_and_nat_brings_it_home() {
+    let mut lab = Build::line();
+    let own = Tunnel {
+        local: "fd01::1".parse().ok(),
+        remote: "fd05::77".parse().ok(),
+        ..Tunnel::new(TunnelKind::Ip6tnl)
+    };
+    lab.device("router", "tun0", InterfaceKind::Tunnel(own), &["10.9.0.1/24", "fd09::1/64"]);
+    for (table, packet) in [
+        ("", udp(("10.0.1.2", 1), ("10.9.0.2", 53))),
+        ("# ip6tables\n", udp(("fd01::2", 1), ("fd09::2", 53))),
+    ] {
+        let rule = "-A POSTROUTING -o tun0 -j MASQUERADE";
+        lab.rules("router", &format!("{table}*nat\n:POSTROUTING ACCEPT [0:0]\n{rule}"));
+        let src = packet.src;
+        let journey = lab.send(&[("client", packet)]);
+        let own = if src.is_ipv4() { "10.9.0.1" } else { "fd09::1" };
+        assert_eq!((answer(&journey).to_addr, answer(&journey).from_addr.to_string()), (src, own.into()));
+        assert!(answer(&journey).came_back);
+    }
+}
+
+#[test]
 fn a_bridged_frame_too_big_for_gretap_is_lost_and_for_vxlan_answered() {
     for vxlan in [false, true] {
         let mut lab = Build::line();
