@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use lab_core::engine::journey::Journey;
-use lab_core::model::{Lab, Outcome, Packet, PortValue, Transport};
+use lab_core::model::{InterfaceKind, Lab, Outcome, Packet, PortValue, Transport};
 use lab_core::query::predict::Prediction;
 use lab_workspace::told;
 
@@ -59,6 +59,16 @@ fn went(lab: &Lab, observed: &Observed, way: &Journey) -> bool {
             let vrf = |name: &str| host.and_then(|h| h.vrf_of(name)).map(|vrf| &vrf.name);
             let iface = place.iface == at.iface || place.iface == "lo" || at.iface == "lo";
             let iface = iface || vrf(&at.iface).is_some_and(|of| vrf(&place.iface) == Some(of));
+            // What a bridge routed before it came up, a socket of IPv6 is told of as
+            // of the device that has the address (`ipv6_rcv`).
+            let routed = || {
+                let owner = host.and_then(|h| h.interface_with(seen.dst));
+                let bridge = host.and_then(|h| h.interface(&at.iface));
+                seen.dst.is_ipv6()
+                    && bridge.is_some_and(|i| matches!(i.kind, InterfaceKind::Bridge(_)))
+                    && owner.is_some_and(|owner| owner.name == place.iface)
+            };
+            let iface = iface || routed();
             place.host == at.host && iface && same(packet, seen)
         }),
         Outcome::ForwardedOut { at, seen } => {

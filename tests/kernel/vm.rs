@@ -201,7 +201,8 @@ fn pack(here: &Path, linux: &Path) -> Result<PathBuf, String> {
     for folder in READ.map(Path::new).into_iter().filter(|f| f.exists()) {
         root.folder(folder, &root.at(folder)).map_err(failed)?;
     }
-    for plugin in fs::read_dir(READ[0]).map_err(failed)?.filter_map(Result::ok).take(1) {
+    // A plugin that lacks a library is no plugin: `statistic` wants one of its own.
+    for plugin in fs::read_dir(READ[0]).map_err(failed)?.filter_map(Result::ok) {
         root.linked(&plugin.path())?;
     }
     for file in ["/etc/protocols", "/etc/services", "/etc/ethertypes"].map(Path::new) {

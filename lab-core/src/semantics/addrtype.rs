@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use super::routing::{lookup, lookup_table, Flow, Lookup};
-use crate::model::{AddressType, Host, RouteKind, RouteTable};
+use crate::model::{AddressType, Host, InterfaceKind, RouteKind, RouteTable};
 
 /// The type of what a route of some kind leads to.
 pub(super) fn of_kind(kind: RouteKind) -> AddressType {
@@ -51,7 +51,13 @@ pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> Addre
             if v4.is_multicast() {
                 return AddressType::Multicast;
             }
-            match lookup_table(host, RouteTable::LOCAL, &flow) {
+            // A device in a VRF asks the VRF's table (l3mdev_fib_table).
+            let vrf = device.and_then(|device| host.vrf_of(device)).map(|vrf| &vrf.kind);
+            let table = match vrf {
+                Some(InterfaceKind::Vrf(table)) => RouteTable(*table),
+                _ => RouteTable::LOCAL,
+            };
+            match lookup_table(host, table, &flow) {
                 Lookup::Found(route, hops) => {
                     let there = device.is_none_or(|d| hops.iter().any(|h| h.interface.as_deref() == Some(d)));
                     if there {
@@ -60,6 +66,7 @@ pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> Addre
                         AddressType::Unicast
                     }
                 }
+                Lookup::Refused(_) if table != RouteTable::LOCAL => AddressType::Unicast,
                 Lookup::Refused(kind) => of_kind(kind),
                 Lookup::NoRoute | Lookup::Unknown(_) => AddressType::Unicast,
             }
@@ -71,7 +78,7 @@ pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> Addre
             if v6.is_unspecified() {
                 return AddressType::Unspec;
             }
-            match lookup(host, &flow) {
+            match lookup(host, &Flow { vrf: device, ..flow }) {
                 Lookup::Found(route, hops) => {
                     let there = device.is_none_or(|d| hops.iter().any(|h| h.interface.as_deref() == Some(d)));
                     if there || route.kind == RouteKind::Unicast {

@@ -30,6 +30,16 @@ pub enum Input<'a> {
     Unknown(String),
 }
 
+/// Where a packet ends that a route, or the lack of one, refuses and nobody is
+/// told: an unreachable route is then no route.
+pub fn unanswered(kind: Option<RouteKind>) -> Stage {
+    match kind {
+        Some(RouteKind::Blackhole) => Stage::Blackhole,
+        Some(RouteKind::Prohibit) => Stage::Prohibit,
+        _ => Stage::NoRoute,
+    }
+}
+
 /// The greater of `conf.all` and the interface's own setting.
 fn max_setting(host: &Host, device: &str, key: &str) -> Option<i64> {
     let own = host.sysctls.interface("ipv4", device, key);
@@ -79,15 +89,21 @@ pub fn flow<'a>(packet: &Packet, device: &'a str) -> Flow<'a> {
 pub fn decide_bridged<'a>(host: &'a Host, bridge: &Interface, packet: &Packet) -> Input<'a> {
     match packet.dst {
         IpAddr::V4(_) => decide(host, bridge, packet),
-        IpAddr::V6(_) => decide_v6(host, bridge, packet, Some(true)),
+        IpAddr::V6(_) => decide_v6(host, host.vrf_of(&bridge.name).unwrap_or(bridge), packet, Some(true)),
     }
 }
 
-/// Decides on a packet that came in by `device`.
+/// Decides on a packet that came in by `device`. In a VRF it is the port whose
+/// settings and way back count for IPv4, and the VRF's for IPv6 (`ip_rcv_finish`
+/// remembers the device before `l3mdev_ip_rcv` puts the VRF in its place;
+/// `ip6_route_input` asks the packet).
 pub fn decide<'a>(host: &'a Host, device: &Interface, packet: &Packet) -> Input<'a> {
     match (packet.src, packet.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => decide_v4(host, device, packet, src, dst),
-        _ => decide_v6(host, device, packet, forwards(host, &device.name, Family::Ipv6)),
+        _ => {
+            let device = host.vrf_of(&device.name).unwrap_or(device);
+            decide_v6(host, device, packet, forwards(host, &device.name, Family::Ipv6))
+        }
     }
 }
 
@@ -182,9 +198,9 @@ enum Source {
 
 /// Whether a next hop is on a device, or on one of a VRF's
 /// (`fib_info_nh_uses_dev`).
-pub(super) fn uses(host: &Host, hops: &[NextHop], device: &str) -> bool {
-    let names = hops.iter().filter_map(|h| h.interface.as_deref());
-    names.into_iter().any(|name| name == device || host.vrf_of(name).is_some_and(|vrf| vrf.name == device))
+pub(super) fn uses<'h>(host: &Host, hops: impl IntoIterator<Item = &'h NextHop>, device: &str) -> bool {
+    let mut names = hops.into_iter().filter_map(|h| h.interface.as_deref());
+    names.any(|name| name == device || host.vrf_of(name).is_some_and(|vrf| vrf.name == device))
 }
 
 /// `fib_validate_source`: whether a source may come in here. `towards` is
@@ -313,7 +329,8 @@ fn decide_v6<'a>(host: &'a Host, device: &Interface, packet: &Packet, forwarding
     }
 }
 
-/// Addresses that `ip6_rcv_core` refuses before any hook.
+/// Addresses that `ip6_rcv_core` refuses before any hook. A VRF's device is the
+/// loopback of those in it.
 pub fn martian_v6(device: &Interface, packet: &Packet) -> bool {
     let (IpAddr::V6(src), IpAddr::V6(dst)) = (packet.src, packet.dst) else { return false };
     let loopback = device.kind == InterfaceKind::Loopback;
@@ -322,5 +339,6 @@ pub fn martian_v6(device: &Interface, packet: &Packet) -> bool {
     if own_scope && !loopback {
         return true;
     }
-    ((src.is_loopback() || dst.is_loopback()) && !loopback) || src.is_multicast()
+    let inside = loopback || matches!(device.kind, InterfaceKind::Vrf(_));
+    ((src.is_loopback() || dst.is_loopback()) && !inside) || src.is_multicast()
 }

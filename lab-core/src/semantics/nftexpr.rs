@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::addrtype::address_type;
 use super::conntrack::{Info, TEMPLATE};
 use super::header::in_range;
+use super::input::uses;
 use super::matches::compare;
 use super::routing::{link_local, lookup, Flow, Lookup};
 use super::{Context, Tri};
@@ -21,6 +22,10 @@ use crate::model::{
 /// Why nothing is known of a route asked for in INPUT: newer kernels do not look
 /// up what loops back there, either (`nft_fib_can_skip`).
 pub(super) const LOOPS: &str = "whether this kernel looks up what loops back";
+
+/// Why nothing is known of the type of an address to what is in a VRF: only newer
+/// kernels ask there where no device is named (`nft_fib_l3mdev_master_ifindex_rcu`).
+pub(super) const TYPE_IN_VRF: &str = "whether this kernel asks the VRF what an address is";
 
 /// The value of an expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,11 +124,19 @@ pub fn value(expression: &Expression, at: &Context) -> Value {
         Expression::CtStatus => match at.connection {
             None => Value::Absent,
             Some(c) => plain(
-                [(c.seen_reply, 2), (c.assured, 4), (c.confirmed, 8), (c.snat, 16), (c.dnat, 32)]
-                    .iter()
-                    .filter(|(set, _)| *set)
-                    .map(|(_, bit)| bit)
-                    .sum(),
+                [
+                    (c.seen_reply, 2),
+                    (c.assured, 4),
+                    (c.confirmed, 8),
+                    (c.snat, 16),
+                    (c.dnat, 32),
+                    (c.source_done, 128),
+                    (c.destination_done, 256),
+                ]
+                .iter()
+                .filter(|(set, _)| *set)
+                .map(|(_, bit)| bit)
+                .sum(),
             ),
         },
         Expression::CtDirection => match (at.connection, at.info) {
@@ -204,7 +217,15 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
     } else {
         None
     };
+    let own = match at.hook {
+        Hook::Postrouting => at.output,
+        Hook::Output => None,
+        _ => at.input,
+    };
     if result == FibResult::Type {
+        if device.is_none() && own.is_some_and(|own| at.host.vrf_of(own).is_some()) {
+            return Value::Unknown(TYPE_IN_VRF.into());
+        }
         return Value::Number(match address_type(at.host, asked, device) {
             AddressType::Unspec => 0,
             AddressType::Unicast => 1,
@@ -236,18 +257,13 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
         _ => {}
     }
     // What reaches as far as its link is asked by the packet's device
-    // (nft_fib6_flowi_init).
-    let own = match at.hook {
-        Hook::Postrouting => at.output,
-        Hook::Output => None,
-        _ => at.input,
-    };
+    // (nft_fib6_flowi_init); and whatever is in a VRF, there.
     let flow = Flow {
         dst: asked,
         src: Some(other),
         iif: "lo",
         oif: device.or(own).filter(|_| link_local(asked)),
-        vrf: None,
+        vrf: device.or(own),
         bound: false,
         mark: if has("mark") { packet.mark } else { 0 },
         tos: packet.tos,
@@ -263,10 +279,7 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
                 return found(None);
             }
             match device {
-                Some(device) => {
-                    let there = hops.iter().any(|h| h.interface.as_deref() == Some(device));
-                    found(there.then_some(device))
-                }
+                Some(device) => found(uses(at.host, hops, device).then_some(device)),
                 None => found(hops.first().and_then(|h| h.interface.as_deref())),
             }
         }

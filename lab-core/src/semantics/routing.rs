@@ -9,7 +9,8 @@ use super::header::in_range;
 use super::Tri;
 use crate::addr::Family;
 use crate::model::{
-    Host, InterfaceKind, NextHop, PolicyAction, PolicyRule, PortValue, Route, RouteKind, RouteTable,
+    Host, Interface, InterfaceKind, NextHop, PolicyAction, PolicyRule, PortValue, Route, RouteKind,
+    RouteTable,
 };
 
 /// What a look-up asks by (`struct flowi`).
@@ -69,7 +70,11 @@ pub enum Lookup<'a> {
     Unknown(String),
 }
 
-fn rule_holds(rule: &PolicyRule, flow: &Flow) -> Tri {
+/// A policy rule that names a VRF holds for all that is in it since 6.15, before
+/// only for what has that very device (`fib_rule_iif_match`, `net/core/fib_rules.c`).
+pub(super) const BY_VRF: &str = "whether a policy rule that names a VRF means its ports";
+
+fn rule_holds(host: &Host, rule: &PolicyRule, flow: &Flow) -> Tri {
     if !rule.unmodelled.is_empty() {
         return Tri::Unknown(format!("policy rule {}: {}", rule.priority, rule.unmodelled));
     }
@@ -86,8 +91,6 @@ fn rule_holds(rule: &PolicyRule, flow: &Flow) -> Tri {
     };
     let plain = in_net(&rule.source, flow.src)
         && in_net(&rule.destination, Some(flow.dst))
-        && rule.iif.as_deref().is_none_or(|i| i == flow.iif)
-        && rule.oif.as_deref().is_none_or(|o| flow.oif == Some(o))
         && rule.fwmark.is_none_or(|(value, mask)| (value ^ flow.mark) & mask == 0)
         && (rule.tos == 0 || rule.tos == flow.tos & tos_mask)
         && rule.protocol.is_none_or(|p| flow.protocol == Some(p));
@@ -96,7 +99,16 @@ fn rule_holds(rule: &PolicyRule, flow: &Flow) -> Tri {
         (Some(_), None) => Tri::No,
         (Some(range), Some(port)) => in_range(port, range),
     };
+    let inside = vrf(host, flow).map(|vrf| vrf.name.as_str());
+    let device = |wanted: &Option<String>, device: Option<&str>| match wanted.as_deref() {
+        None => Tri::Yes,
+        wanted if wanted == device => Tri::Yes,
+        wanted if wanted == inside => Tri::Unknown(BY_VRF.into()),
+        _ => Tri::No,
+    };
     let holds = Tri::from(plain)
+        .and(|| device(&rule.iif, Some(flow.iif)))
+        .and(|| device(&rule.oif, flow.oif))
         .and(|| port(rule.sport, flow.ports.map(|p| p.0)))
         .and(|| port(rule.dport, flow.ports.map(|p| p.1)))
         .and(|| match rule.uid_range {
@@ -136,7 +148,7 @@ pub fn lookup<'a>(host: &'a Host, flow: &Flow) -> Lookup<'a> {
         if rule.priority < at_least {
             continue;
         }
-        match rule_holds(rule, flow) {
+        match rule_holds(host, rule, flow) {
             Tri::No => continue,
             Tri::Unknown(why) => return Lookup::Unknown(why),
             Tri::Yes => {}
@@ -190,12 +202,14 @@ fn one_trie(host: &Host, rules: &[&PolicyRule], flow: &Flow) -> Option<String> {
     })
 }
 
-/// The table of the VRF that a packet is in (`l3mdev_update_flow`,
-/// `net/l3mdev/l3mdev.c`).
-fn vrf_table(host: &Host, flow: &Flow) -> Option<RouteTable> {
+/// The VRF that a packet is in (`l3mdev_update_flow`, `net/l3mdev/l3mdev.c`).
+pub fn vrf<'a>(host: &'a Host, flow: &Flow) -> Option<&'a Interface> {
     let of = |device: &str| host.vrf_of(device);
-    let vrf = flow.vrf.and_then(of).or_else(|| flow.oif.and_then(of)).or_else(|| of(flow.iif))?;
-    match vrf.kind {
+    flow.vrf.and_then(of).or_else(|| flow.oif.and_then(of)).or_else(|| of(flow.iif))
+}
+
+fn vrf_table(host: &Host, flow: &Flow) -> Option<RouteTable> {
+    match vrf(host, flow)?.kind {
         InterfaceKind::Vrf(table) => Some(RouteTable(table)),
         _ => None,
     }

@@ -10,18 +10,49 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::addr::Family;
 use crate::model::{Address, Host, Interface, NextHop, Route, Scope};
 
-/// The source address for a route and the next hop taken.
-pub fn for_route(host: &Host, route: &Route, hop: Option<&NextHop>, dst: IpAddr) -> Option<IpAddr> {
+/// The source address for a route and the next hop taken. A route that leads out
+/// of the VRF that is asked lends it no address, not even one that it names
+/// (`fib_select_path`, `ip6_route_get_saddr`).
+pub fn for_route(
+    host: &Host,
+    route: &Route,
+    hop: Option<&NextHop>,
+    dst: IpAddr,
+    inside: Option<&Interface>,
+) -> Option<IpAddr> {
+    let device = hop.and_then(|h| h.interface.as_deref());
+    let leaves = |vrf: &&Interface| device.is_none_or(|device| domain(host, device) != Some(&vrf.name));
+    if let Some(vrf) = inside.filter(leaves) {
+        return match dst {
+            IpAddr::V4(_) => for_interface_v4(host, &vrf.name, None, Scope::Link).map(IpAddr::V4),
+            IpAddr::V6(dst) => for_interface_v6(host, &vrf.name, dst).map(IpAddr::V6),
+        };
+    }
     if let Some(preferred) = route.prefsrc {
         return Some(preferred);
     }
-    let device = hop.and_then(|h| h.interface.as_deref())?;
+    let device = device?;
     match dst {
         IpAddr::V4(_) => {
             let gateway = hop.and_then(|h| h.gateway);
             for_interface_v4(host, device, gateway, route.scope).map(IpAddr::V4)
         }
         IpAddr::V6(dst) => for_interface_v6(host, device, dst).map(IpAddr::V6),
+    }
+}
+
+/// The source address for a route of type local: IPv4 says the address itself
+/// (`ip_route_output_key_hash_rcu`), IPv6 chooses as for any other.
+pub fn for_local(
+    host: &Host,
+    route: &Route,
+    hop: Option<&NextHop>,
+    dst: IpAddr,
+    inside: Option<&Interface>,
+) -> Option<IpAddr> {
+    match dst {
+        IpAddr::V4(_) => route.prefsrc.or(Some(dst)),
+        IpAddr::V6(_) => for_route(host, route, hop.or(route.next_hops.first()), dst, inside),
     }
 }
 

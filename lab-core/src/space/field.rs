@@ -118,6 +118,15 @@ pub mod ct {
     pub const ASSURED: u32 = 32;
     /// The connection's first packet has left the host.
     pub const CONFIRMED: u32 = 64;
+    /// It is settled what the connection's source becomes.
+    pub const SNAT_DONE: u32 = 128;
+    /// It is settled what the connection's destination becomes.
+    pub const DNAT_DONE: u32 = 256;
+
+    /// The place of one of these in its field, from the left.
+    pub(crate) const fn place(bit: u32) -> u32 {
+        super::Field::CtBits.bit(8 - bit.trailing_zeros())
+    }
 }
 
 /// Every field, its first word, and its width in bits, in the order of
@@ -144,7 +153,7 @@ const LAYOUT: [(Field, u16); 37] = [
     (Field::PortsTold, 1),
     (Field::SrcMac, 49),
     (Field::DstMac, 49),
-    (Field::CtBits, 7),
+    (Field::CtBits, 9),
     (Field::CtProtocol, 8),
     (Field::OrigSrc, 128),
     (Field::OrigDst, 128),

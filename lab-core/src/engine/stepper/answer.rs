@@ -16,9 +16,11 @@ use crate::semantics::icmp;
 use crate::semantics::routing::{lookup, Flow, Lookup};
 use crate::semantics::source;
 
-/// Whether the route for a flow says which source to use.
-fn named_source(host: &Host, flow: &Flow) -> bool {
-    matches!(lookup(host, flow), Lookup::Found(route, _) if route.prefsrc.is_some())
+/// Whether the route to an address says which source to use: asked for before
+/// anything else is known of the error, even its VRF (`icmpv6_rt_has_prefsrc`).
+fn named_source(host: &Host, dst: IpAddr) -> bool {
+    let flow = Flow { protocol: Some(58), ..Flow::to(dst) };
+    matches!(lookup(host, &flow), Lookup::Found(route, _) if route.prefsrc.is_some())
 }
 
 /// Whether an address is known to be anybody's, so that no ICMPv6 error goes
@@ -45,10 +47,9 @@ impl<'a> Walk<'a, '_> {
     ) -> Step<'a> {
         let silent = Step::Done(Outcome::Dropped { by: by.clone() });
         let is_reset = kind == AnswerKind::TcpReset;
-        // An error about a tunnel's outer packet goes to the tunnel's end: whoever
-        // sent the inner one learns nothing.
+        // An error about a tunnel's outer packet goes to the tunnel's end.
         if !self.tunnels.is_empty() {
-            return silent;
+            return self.relayed(host, about, kind, by, local);
         }
         // Nor is anything sent about what was sent to everybody, or to a group.
         let to_all = about.to_all
@@ -113,9 +114,9 @@ impl<'a> Walk<'a, '_> {
 
     /// The packet with the source that it had before this host's NAT: what a
     /// tunnel has to say goes to whoever sent it (`icmp_ndo_send`,
-    /// `net/ipv4/icmp.c`).
+    /// `net/ipv4/icmp.c`; `icmpv6_ndo_send`, `net/ipv6/ip6_icmp.c`).
     pub(super) fn untranslated(&mut self, host: &Host, skb: &Skb) -> Skb {
-        let mut about = skb.clone();
+        let mut about = skb.clone().nameless();
         if let Some(connection) = self.connection(host, skb).filter(|c| c.snat) {
             about.packet.src = connection.original.src;
         }
@@ -178,7 +179,15 @@ impl<'a> Walk<'a, '_> {
                 let has = |i: &Interface| i.addresses.iter().any(|a| a.address == packet.dst);
                 let own = host.interfaces.iter().any(|i| has(i) && vrf(&i.name) == here)
                     || host.routes.iter().any(shared);
-                (own.then_some(packet.dst), Some(58), None)
+                // ICMPv6 speaks as the device that the packet came in by, not as
+                // the one that the error leaves by, unless the route names a source.
+                let met = || match (packet.src, &about.device) {
+                    (IpAddr::V6(back), Some(device)) if !named_source(host, packet.src) => {
+                        source::for_interface_v6(host, device, back).map(IpAddr::V6)
+                    }
+                    _ => None,
+                };
+                (own.then_some(packet.dst).or_else(met), Some(58), None)
             }
         };
         let setting = |key: &str| host.sysctls.number(&format!("net.ipv4.{key}")).is_some_and(|v| v != 0);
@@ -212,15 +221,7 @@ impl<'a> Walk<'a, '_> {
         if matches!(kind, AnswerKind::Icmp6(..)) && anycast(host, &flow) {
             return None;
         }
-        let src = match (kind, src, packet.src, &about.device) {
-            (AnswerKind::TcpReset, ..) => packet.dst,
-            // ICMPv6 speaks as the device that the packet came in by, not as
-            // the one that the error leaves by, unless the route names a source.
-            (AnswerKind::Icmp6(..), None, IpAddr::V6(back), Some(device)) if !named_source(host, &flow) => {
-                source::for_interface_v6(host, device, back).map_or(chosen, IpAddr::V6)
-            }
-            _ => chosen,
-        };
+        let src = if kind == AnswerKind::TcpReset { packet.dst } else { chosen };
         Some((way, Packet { src, ..draft }))
     }
 

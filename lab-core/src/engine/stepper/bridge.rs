@@ -7,11 +7,11 @@ use super::receive::kept;
 use super::send::VLAN_TAG;
 use super::skb::{Bridged, Skb};
 use super::{Step, Walk};
-use crate::addr::Mac;
-use crate::model::{Frame, Hook, HopDirection, Host, Interface, Stage};
+use crate::addr::{Family, Mac};
+use crate::model::{Frame, Hook, HopDirection, Host, Interface, PacketType, Stage};
 use crate::semantics::br_netfilter::filters;
 use crate::semantics::bridge::towards;
-use crate::semantics::input::{self, Input};
+use crate::semantics::input::{self, unanswered, Input};
 use crate::semantics::segment::{owns_mac, ports, resolve, Resolved};
 use crate::semantics::vlan;
 
@@ -94,8 +94,10 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// A bridged frame whose destination PREROUTING rewrote
-    /// (`br_nf_pre_routing_finish`): it stays on the bridge if the new
-    /// destination is there, else it goes to the host.
+    /// (`br_nf_pre_routing_finish`, `br_nf_pre_routing_finish_ipv6`): it stays on
+    /// the bridge if the new destination is there, else it goes to the host, as a
+    /// frame that came in by its port. IPv6 asks for a route alone: not whether the
+    /// host forwards, and nobody is told that there is none.
     fn bridged_dnat(
         &mut self,
         host: &'a Host,
@@ -103,22 +105,25 @@ impl<'a> Walk<'a, '_> {
         port: &'a Interface,
         mut skb: Skb,
     ) -> Step<'a> {
+        let v6 = skb.packet.family() == Family::Ipv6;
         let next = match input::decide_bridged(host, bridge, &skb.packet) {
             Input::Forward(_, hops) => hops
                 .into_iter()
                 .find(|h| h.interface.as_deref() == Some(&bridge.name))
                 .map(|hop| hop.gateway.unwrap_or(skb.packet.dst)),
             // The route of a group of IPv6 is by the bridge itself.
-            Input::Broadcast if skb.packet.dst.is_ipv6() => Some(skb.packet.dst),
+            Input::Broadcast if v6 => Some(skb.packet.dst),
             // The frame goes up, and is dropped there.
             Input::Dropped(Stage::NotForwarding) => None,
+            Input::Refused(kind) if v6 => return self.dropped(&host.name, unanswered(kind)),
             Input::Dropped(stage) => return self.dropped(&host.name, stage),
             Input::Unknown(why) => return self.dropped(&host.name, Stage::Unmodelled(why)),
             Input::Local | Input::Broadcast | Input::Refused(_) => None,
         };
         let Some(next) = next else {
             skb.destination_mac = bridge.mac;
-            return self.bridge_up(host, bridge, skb);
+            skb.packet_type = PacketType::Unicast;
+            return self.bridge_in(host, bridge, port, skb);
         };
         match resolve(self.lab, host, bridge, next, false, &skb.packet) {
             Resolved::Mac(mac) => {

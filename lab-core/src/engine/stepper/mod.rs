@@ -10,6 +10,7 @@ mod chain;
 mod deliver;
 mod hook;
 mod receive;
+mod relay;
 mod send;
 mod skb;
 mod tunnel;

@@ -121,7 +121,7 @@ impl<'a> Walk<'a, '_> {
         }
         // A VRF's hooks see the packet once more, as its own (vrf_ip_rcv,
         // drivers/net/vrf.c).
-        let mut device = device;
+        let (port, mut device) = (device, device);
         if let Some(vrf) = host.vrf_of(&device.name).filter(|vrf| vrf.name != device.name) {
             let ends = Ends { input: Some(&vrf.name), ..Ends::default() };
             match self.hook(host, Hook::Prerouting, ends, &mut skb, &mut kept) {
@@ -133,7 +133,7 @@ impl<'a> Walk<'a, '_> {
         if skb.looped_back {
             return self.deliver(host, device, skb);
         }
-        match input::decide(host, device, &skb.packet) {
+        match input::decide(host, port, &skb.packet) {
             Input::Local => self.deliver(host, device, skb),
             Input::Broadcast => {
                 skb.to_all = true;

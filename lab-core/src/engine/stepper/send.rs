@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::conntrack::Info;
-use crate::semantics::routing::{lookup, on_one_link, past_gateways, Flow, Lookup};
+use crate::semantics::routing::{lookup, on_one_link, past_gateways, vrf, Flow, Lookup};
 use crate::semantics::segment::{self, beyond, bond_ports, hidden, is_bridged, resolve, uppers, Resolved};
 use crate::semantics::source;
 
@@ -133,10 +133,16 @@ impl<'a> Walk<'a, '_> {
                 RouteKind::Local | RouteKind::Anycast => {
                     // Inside a VRF, its device is the loopback.
                     let there = hops.first().and_then(|h| h.interface.as_deref());
-                    let vrf = there.and_then(|device| host.vrf_of(device));
+                    let master = there.and_then(|device| host.vrf_of(device));
                     let loopback = || host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
-                    let Some(device) = vrf.or_else(loopback) else { return Err(NoWay::Errno("ENETUNREACH")) };
-                    let src = flow.src.or(route.prefsrc).unwrap_or(flow.dst);
+                    let Some(device) = master.or_else(loopback) else {
+                        return Err(NoWay::Errno("ENETUNREACH"));
+                    };
+                    let chosen =
+                        || source::for_local(host, route, hops.first().copied(), flow.dst, vrf(host, flow));
+                    let Some(src) = flow.src.or_else(chosen) else {
+                        return Err(NoWay::Errno("EADDRNOTAVAIL"));
+                    };
                     Ok((Way { device, next_hop: flow.dst, broadcast: false, local: true, mtu: None }, src))
                 }
                 RouteKind::Multicast => Err(NoWay::Unknown("multicast".into())),
@@ -146,7 +152,8 @@ impl<'a> Walk<'a, '_> {
                     };
                     let taken =
                         hops.iter().copied().find(|h| h.interface.as_deref() == Some(&way.device.name));
-                    let src = flow.src.or_else(|| source::for_route(host, route, taken, flow.dst));
+                    let inside = vrf(host, flow);
+                    let src = flow.src.or_else(|| source::for_route(host, route, taken, flow.dst, inside));
                     // A loopback source stays inside (__mkroute_output).
                     let setting = |name: &str| host.sysctls.interface("ipv4", name, "route_localnet");
                     let localnet = setting("all").max(setting(&way.device.name)).is_some_and(|v| v != 0);

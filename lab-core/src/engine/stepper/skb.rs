@@ -1,4 +1,4 @@
-use crate::addr::Mac;
+use crate::addr::{Family, Mac};
 use crate::model::{Packet, PacketType, VlanTag};
 use crate::semantics::conntrack::{Connection, Info};
 
@@ -73,6 +73,15 @@ impl Skb {
     /// (`skb_scrub_packet`): the mark stays.
     pub fn scrubbed(self) -> Self {
         Skb::new(self.packet)
+    }
+
+    /// What a tunnel's device knows of it: for IPv6 no longer by which device it
+    /// came in (`IP6CB(skb)`).
+    pub fn nameless(mut self) -> Self {
+        if self.packet.family() == Family::Ipv6 {
+            self.device = None;
+        }
+        self
     }
 
     /// Whether it is tracked already, or not to be: connection tracking then

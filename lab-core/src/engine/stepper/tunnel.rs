@@ -113,7 +113,9 @@ impl<'a> Walk<'a, '_> {
                 let v4 = inner == Family::Ipv4;
                 let kind = if v4 { AnswerKind::Icmp(3, 1) } else { AnswerKind::Icmp6(1, 3) };
                 let by = Decision::Stage { host: host.name.clone(), stage: Stage::HostUnreachable };
-                let about = self.untranslated(host, &skb);
+                // Not as what is too big: to whom it seems to be from by now
+                // (dst_link_failure).
+                let about = skb.clone().nameless();
                 return match self.answer(host, &about, kind, by.clone(), false) {
                     Step::Done(Outcome::Dropped { by: same }) if same == by => {
                         self.dropped(&host.name, Stage::NoRoute)

@@ -6,9 +6,10 @@ use super::engine::Symbolic;
 use super::flow::{Bridged, Flow, HookEnds, Way};
 use super::way::VLAN_TAG;
 use crate::addr::{Family, Mac};
-use crate::model::{Hook, HopDirection, Host, Interface, Stage};
+use crate::model::{Hook, HopDirection, Host, Interface, PacketType, Stage};
 use crate::semantics::br_netfilter::filters;
 use crate::semantics::bridge::towards;
+use crate::semantics::input::unanswered;
 use crate::semantics::segment::{owns_mac, ports, Resolved};
 use crate::semantics::sets::{Arrival, Entry};
 use crate::semantics::vlan;
@@ -129,6 +130,10 @@ impl<'a> Symbolic<'a> {
                 }
                 // The frame goes up, and is dropped there.
                 Some(Arrival::Dropped(Stage::NotForwarding)) => None,
+                Some(Arrival::Refused(kind)) if v6 => {
+                    self.dropped(part, &host.name, unanswered(kind));
+                    continue;
+                }
                 Some(Arrival::Dropped(stage)) => {
                     self.dropped(part, &host.name, stage);
                     continue;
@@ -146,7 +151,8 @@ impl<'a> Symbolic<'a> {
         Ok(())
     }
 
-    /// On over the bridge to a gateway or the destination itself, or up.
+    /// They go on over the bridge to a gateway or the destination itself, or else to
+    /// the host, as frames that came in by their port.
     fn bridged_on(
         &mut self,
         host: &'a Host,
@@ -157,7 +163,8 @@ impl<'a> Symbolic<'a> {
     ) -> Result<(), Error> {
         let Some(gateway) = gateway else {
             part.destination_mac = bridge.mac;
-            return self.bridge_up(host, bridge, part);
+            part.packet_type = PacketType::Unicast;
+            return self.bridge_in(host, bridge, port, part);
         };
         let way = Way { device: bridge, gateway, broadcast: false, mtu: None };
         for (found, mut part) in self.neighbours(host, way, part)? {

@@ -448,6 +448,8 @@ impl Flow {
                 (c.seen_reply, ct::SEEN_REPLY),
                 (c.assured, ct::ASSURED),
                 (c.confirmed, ct::CONFIRMED),
+                (c.settled.0, ct::SNAT_DONE),
+                (c.settled.1, ct::DNAT_DONE),
             ] {
                 if is {
                     bits |= bit;

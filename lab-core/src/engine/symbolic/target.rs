@@ -9,7 +9,7 @@ use crate::addr::Family;
 use crate::model::{Mangle, NatAddress, NatKind, RejectWith, Target, TtlOperation, Verdict};
 use crate::semantics::conntrack::{zones, TEMPLATE_MARK};
 use crate::semantics::sets::{Bit, Computed, Site};
-use crate::space::{tracking, Error, Field, Ref};
+use crate::space::{ct, tracking, Error, Field, Ref};
 
 impl Compiler<'_, '_> {
     fn end(&mut self, id: RuleId, end: End) -> Ref {
@@ -193,7 +193,7 @@ impl Compiler<'_, '_> {
     /// An effect on the connection: nothing happens without one.
     fn with_connection(&mut self, effects: &Effects, then: Ref) -> Result<Ref, Error> {
         let changed = self.effect(effects, then)?;
-        let place = Field::CtBits.bit(6);
+        let place = ct::place(ct::KNOWN);
         let known = self.sets.store.bit(place)?;
         self.sets.store.choose(known, changed, then)
     }

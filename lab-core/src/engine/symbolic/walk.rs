@@ -336,12 +336,12 @@ impl<'a> Symbolic<'a> {
                         self.hook(host, Hook::Prerouting, ends, flow, None)?
                     }
                 };
-                let device = vrf.unwrap_or(device);
+                let seen = vrf.unwrap_or(device);
                 for (flow, _) in again {
                     if flow.looped_back {
-                        self.deliver(host, device, flow)?;
+                        self.deliver(host, seen, flow)?;
                     } else {
-                        self.decide(host, device, flow)?;
+                        self.decide(host, (device, seen), flow)?;
                     }
                 }
             }
@@ -349,8 +349,15 @@ impl<'a> Symbolic<'a> {
         Ok(())
     }
 
-    fn decide(&mut self, host: &'a Host, device: &'a Interface, flow: Flow) -> Result<(), Error> {
-        let arrivals = self.sets.arrivals(Entry { host, device })?;
+    /// Packets that came by a port, and are seen by hooks as another device's: a
+    /// VRF's.
+    fn decide(
+        &mut self,
+        host: &'a Host,
+        (port, device): (&'a Interface, &'a Interface),
+        flow: Flow,
+    ) -> Result<(), Error> {
+        let arrivals = self.sets.arrivals(Entry { host, device: port })?;
         let mapping = flow.mapping();
         for (leaf, mut part) in self.split(&flow, arrivals, &mapping, &|_, _| Vec::new())? {
             let Some(arrival) = self.sets.arrival(leaf).cloned() else { continue };

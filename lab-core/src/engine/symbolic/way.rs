@@ -193,8 +193,25 @@ impl<'a> Symbolic<'a> {
                     return Ok(());
                 };
                 let way = Way { device, gateway: None, broadcast: false, mtu: None };
+                let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
                 match (asked.src, route.prefsrc) {
                     (Some(_), _) => done.push((Routed::By(way, None), flow)),
+                    (None, _) if v6 => {
+                        let inside = asked.oif.and_then(|oif| host.vrf_of(oif));
+                        let hop = hops.first().map(|(r, h)| &host.routes[*r].next_hops[*h]);
+                        let dst = flow.now.ends.dst;
+                        for (src, part) in self.by_address(
+                            &flow,
+                            dst,
+                            || own_nets(host),
+                            |a| source::for_local(host, route, hop, a, inside),
+                        )? {
+                            done.push(match src {
+                                Some(a) => (Routed::By(way, Some(constant_address(Field::Src, a))), part),
+                                None => (Routed::Errno("EADDRNOTAVAIL"), part),
+                            });
+                        }
+                    }
                     (None, Some(own)) => {
                         done.push((Routed::By(way, Some(constant_address(Field::Src, own))), flow));
                     }
@@ -278,10 +295,11 @@ impl<'a> Symbolic<'a> {
         }
         let dst = flow.now.ends.dst;
         let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
+        let inside = asked.oif.and_then(|oif| host.vrf_of(oif));
         // Only IPv6 chooses by destination.
         let nets = if v6 { own_nets(host) } else { Vec::new() };
         for (src, part) in
-            self.by_address(&flow, dst, || nets, |a| source::for_route(host, route, taken, a))?
+            self.by_address(&flow, dst, || nets, |a| source::for_route(host, route, taken, a, inside))?
         {
             done.push(match src {
                 Some(IpAddr::V4(a)) if a.is_loopback() && !localnet => (Routed::Errno("EINVAL"), part),

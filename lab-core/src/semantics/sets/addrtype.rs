@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::routes::Route;
 use super::{Set, Sets};
 use crate::addr::Family;
-use crate::model::{AddressType, Host, RouteKind, RouteTable};
+use crate::model::{AddressType, Host, InterfaceKind, RouteKind, RouteTable};
 use crate::semantics::addrtype::of_kind;
 use crate::space::{Field, Mapping, Ref, Source};
 
@@ -58,13 +58,19 @@ impl Sets {
         };
         let unicast = type_leaf(AddressType::Unicast);
         if family == Family::Ipv4 {
-            let local = self.table(host, family, RouteTable::LOCAL, (None, false))?;
+            // A device in a VRF asks the VRF's table.
+            let vrf = device.and_then(|device| host.vrf_of(device)).map(|vrf| &vrf.kind);
+            let table = match vrf {
+                Some(InterfaceKind::Vrf(table)) => RouteTable(*table),
+                _ => RouteTable::LOCAL,
+            };
+            let local = self.table(host, family, table, (None, false))?;
             mapping.set(Field::Dst, Source::keep(field));
             let found = self.store.pull_back(Ref::ALL, local, &mapping)?;
             let Sets { store, routes, .. } = self;
             let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
                 Some(r @ Route::Found(route, _)) if there(r) => type_leaf(of_kind(host.routes[*route].kind)),
-                Some(Route::Refused(kind)) => type_leaf(of_kind(*kind)),
+                Some(Route::Refused(kind)) if table == RouteTable::LOCAL => type_leaf(of_kind(*kind)),
                 _ => unicast,
             })?;
             let zero = self.prefix(field, "0.0.0.0/32")?;
@@ -74,7 +80,7 @@ impl Sets {
             let typed = self.store.choose(groups, type_leaf(AddressType::Multicast), typed)?;
             return self.store.choose(special, type_leaf(AddressType::Broadcast), typed);
         }
-        let found = self.asked(host, family, &mut mapping, field, "lo", (None, None))?;
+        let found = self.asked(host, family, &mut mapping, field, "lo", (None, device))?;
         let Sets { store, routes, .. } = self;
         let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
             Some(r @ Route::Found(route, _)) => {

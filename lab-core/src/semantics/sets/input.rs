@@ -113,11 +113,13 @@ impl Sets {
         if let Some(known) = self.input.known.get(&key) {
             return Ok(*known);
         }
+        // In a VRF, IPv6 arrives as the VRF's (ip6_route_input).
+        let inside = Entry { device: at.host.vrf_of(&at.device.name).unwrap_or(at.device), ..at };
         let forwarding = match bridged {
             true => Some(true),
-            false => forwards(at.host, &at.device.name, Family::Ipv6),
+            false => forwards(at.host, &inside.device.name, Family::Ipv6),
         };
-        let (v4, v6) = (self.arrivals_v4(at)?, self.arrivals_v6(at, forwarding)?);
+        let (v4, v6) = (self.arrivals_v4(at)?, self.arrivals_v6(inside, forwarding)?);
         let family = self.store.family(Family::Ipv4)?;
         let both = self.store.choose(family, v4, v6)?;
         self.input.known.insert(key, both);
@@ -341,9 +343,12 @@ impl Sets {
     /// If the store's budget is used up.
     pub fn martians_v6(&mut self, device: &Interface) -> Set {
         let mut parts = vec![self.prefix(Field::Src, "ff00::/8")?];
-        if device.kind != InterfaceKind::Loopback {
+        let loopback = device.kind == InterfaceKind::Loopback;
+        if !loopback && !matches!(device.kind, InterfaceKind::Vrf(_)) {
             parts.push(self.prefix(Field::Src, "::1/128")?);
             parts.push(self.prefix(Field::Dst, "::1/128")?);
+        }
+        if !loopback {
             // Groups of interface scope never come from a wire.
             for scope in 0..=1_u128 {
                 let bits = crate::space::Bits { mask: 0xff0f << 112, value: (0xff00 | scope) << 112 };

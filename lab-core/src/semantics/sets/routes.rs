@@ -11,6 +11,8 @@ use ipnet::IpNet;
 use super::{Leaves, Set, Sets};
 use crate::addr::Family;
 use crate::model::{Host, InterfaceKind, PolicyAction, PolicyRule, RouteKind, RouteTable};
+use crate::semantics::input::uses;
+use crate::semantics::routing::BY_VRF;
 use crate::space::{Bits, Field, Mapping, Ref, Source};
 
 /// What a look-up finds.
@@ -29,6 +31,9 @@ pub enum Route {
 
 /// The device that packets leave by, and whether only routes by it count.
 type By = (Option<String>, bool);
+
+/// Where selectors hold, and where that is not known, and why.
+type Selected = (Ref, Vec<(Ref, &'static str)>);
 
 #[derive(Debug, Default)]
 pub(super) struct Cache {
@@ -135,10 +140,12 @@ impl Sets {
                     self.store.or_else(found, next)?
                 }
             };
-            let (holds, unknown) = self.selector(rule, oif)?;
-            let unknown_leaf = self.routes.leaves.leaf(Route::Unknown("who owns the socket".into()));
-            let rest = self.store.choose(holds, action, next)?;
-            after[index] = self.store.choose(unknown, unknown_leaf, rest)?;
+            let (holds, unknown) = self.selector(rule, oif, inside.map(|vrf| vrf.name.as_str()))?;
+            after[index] = self.store.choose(holds, action, next)?;
+            for (unknown, why) in unknown {
+                let leaf = self.routes.leaves.leaf(Route::Unknown(why.into()));
+                after[index] = self.store.choose(unknown, leaf, after[index])?;
+            }
         }
         let mut whole = after[0];
         if let Some(unclear) = self.one_trie(host, &rules, family)? {
@@ -155,9 +162,14 @@ impl Sets {
         Ok(whole)
     }
 
-    /// Where a policy rule's selectors hold, and where that is not known.
-    fn selector(&mut self, rule: &PolicyRule, oif: Option<&str>) -> Result<(Ref, Ref), crate::space::Error> {
-        let mut parts = Vec::new();
+    /// Where a policy rule's selectors hold.
+    fn selector(
+        &mut self,
+        rule: &PolicyRule,
+        oif: Option<&str>,
+        inside: Option<&str>,
+    ) -> Result<Selected, crate::space::Error> {
+        let (mut parts, mut by_vrf) = (Vec::new(), Ref::NONE);
         for (field, net) in [(Field::Src, &rule.source), (Field::Dst, &rule.destination)] {
             if let Some(net) = net {
                 parts.push(self.store.in_prefix(field, *net)?);
@@ -165,10 +177,18 @@ impl Sets {
         }
         if let Some(iif) = &rule.iif {
             let number = self.names.number(iif);
-            parts.push(self.store.value(Field::Iif, number.into())?);
+            let here = self.store.value(Field::Iif, number.into())?;
+            if inside == Some(iif) {
+                by_vrf = self.store.not(here)?;
+            } else {
+                parts.push(here);
+            }
         }
-        if rule.oif.as_deref().is_some_and(|wanted| oif != Some(wanted)) {
-            parts.push(Ref::NONE);
+        match rule.oif.as_deref() {
+            None => {}
+            wanted if wanted == oif => {}
+            wanted if wanted == inside => by_vrf = Ref::ALL,
+            _ => parts.push(Ref::NONE),
         }
         if let Some((value, mask)) = rule.fwmark {
             let bits = Bits { mask: mask.into(), value: (value & mask).into() };
@@ -193,7 +213,9 @@ impl Sets {
                 parts.push(self.store.all_of(&[with_ports, range, told])?);
             }
         }
-        let plain = self.store.all_of(&parts)?;
+        let selected = self.store.all_of(&parts)?;
+        let by_vrf = self.store.guard(selected, by_vrf)?;
+        let plain = self.store.without(selected, by_vrf)?;
         let (mut holds, mut unknown) = (plain, Ref::NONE);
         if let Some((low, _)) = rule.uid_range {
             let number = self.names.number("lo");
@@ -203,10 +225,10 @@ impl Sets {
             holds = if low == 0 { self.store.without(plain, own)? } else { Ref::NONE };
         }
         if rule.invert {
-            let either = self.store.or_else(holds, unknown)?;
+            let either = self.store.first_of(&[holds, unknown, by_vrf])?;
             holds = self.store.not(either)?;
         }
-        Ok((holds, unknown))
+        Ok((holds, vec![(unknown, "who owns the socket"), (by_vrf, BY_VRF)]))
     }
 
     /// One table: nothing where it has no route.
@@ -452,6 +474,25 @@ impl Sets {
         }
     }
 
+    /// What the reverse path test of a rule says of packets from nowhere without
+    /// asking for a route, and `asked` of all others.
+    fn from_nowhere(&mut self, family: Family, asked: Ref) -> Set {
+        if family == Family::Ipv6 {
+            let nowhere = self.prefix(Field::Src, "::/128")?;
+            return self.store.choose(nowhere, Ref::ALL, asked);
+        }
+        let nowhere = self.prefix(Field::Src, "0.0.0.0/8")?;
+        let mut set = asked;
+        for (to, passes) in
+            [("224.0.0.0/4", Ref::NONE), ("224.0.0.0/24", Ref::ALL), ("255.255.255.255/32", Ref::ALL)]
+        {
+            let to = self.prefix(Field::Dst, to)?;
+            let both = self.store.guard(nowhere, to)?;
+            set = self.store.choose(both, passes, set)?;
+        }
+        Ok(set)
+    }
+
     /// Where a packet passes the reverse path test of a rule
     /// (`ipt_rpfilter.c`, `ip6t_rpfilter.c`).
     pub(super) fn rpfilter(&mut self, host: &Host, loose: bool, valid_mark: bool, accept_local: bool) -> Set {
@@ -461,10 +502,10 @@ impl Sets {
             for family in [Family::Ipv4, Family::Ipv6] {
                 let name = Some(interface.name.as_str());
                 let oif = name.filter(|_| !loose && family == Family::Ipv6);
-                let mut routing = self.routing(host, family, oif, None)?;
+                let mut routing = self.routing(host, family, oif, name)?;
                 if loose && family == Family::Ipv6 {
                     // On a link alone, even a loose test asks by that link.
-                    let by_link = self.routing(host, family, name, None)?;
+                    let by_link = self.routing(host, family, name, name)?;
                     let link = self.prefix(Field::Dst, "fe80::/10")?;
                     routing = self.store.choose(link, by_link, routing)?;
                 }
@@ -489,9 +530,8 @@ impl Sets {
                     Some(Route::Found(route, hops)) => {
                         let kind = host.routes[*route].kind;
                         let usable = kind == RouteKind::Unicast || (kind == RouteKind::Local && accept_local);
-                        let there = hops.iter().any(|(r, h)| {
-                            host.routes[*r].next_hops[*h].interface.as_deref() == Some(&interface.name)
-                        });
+                        let hops = hops.iter().map(|(r, h)| &host.routes[*r].next_hops[*h]);
+                        let there = uses(host, hops, &interface.name);
                         if usable && (there || loose) {
                             Ref::ALL
                         } else {
@@ -505,6 +545,7 @@ impl Sets {
                     let open = self.store.where_leaf(passes, &|leaf| leaf == 2)?;
                     set = self.store.choose(open, unknown, set)?;
                 }
+                let set = self.from_nowhere(family, set)?;
                 let family = self.store.family(family)?;
                 let set = self.store.guard(family, set)?;
                 here = self.store.or_else(here, set)?;

@@ -10,10 +10,12 @@ use super::routes::Route;
 use super::{Sets, Site};
 use crate::addr::Family;
 use crate::model::{
-    Atom, ConntrackState, Direction, Expression, FibResult, Hook, InterfaceKind, NftElement, NftMap,
+    Atom, ConntrackState, Direction, Expression, FibResult, Hook, Host, InterfaceKind, NftElement, NftMap,
     RouteKind,
 };
 use crate::semantics::conntrack::TEMPLATE;
+use crate::semantics::input::uses;
+use crate::semantics::nftexpr::TYPE_IN_VRF;
 use crate::space::{ct, Error, Field, Mapping, Ref, Source};
 
 /// One bit of a value.
@@ -41,6 +43,12 @@ pub enum Computed {
     /// It depends on what is not known: the reason.
     Unknown(String),
 }
+
+/// The packet's own device, by hook.
+const OWN_DEVICE: [(&[Hook], Field); 2] = [
+    (&[Hook::Ingress, Hook::Prerouting, Hook::Input, Hook::Forward], Field::Iif),
+    (&[Hook::Postrouting], Field::Oif),
+];
 
 /// ICMP and ICMPv6 types that open a connection, and those that answer them.
 const QUERIES: [(u128, u128); 6] = [(8, 0), (13, 14), (15, 16), (17, 18), (128, 129), (139, 140)];
@@ -184,10 +192,20 @@ impl Sets {
                 Ok(worth)
             }
             Expression::CtStatus => {
-                // seen-reply 2, assured 4, confirmed 8, snat 16, dnat 32.
-                let place = |bit: u32| Bit::Is(Field::CtBits.bit(6 - bit.trailing_zeros()));
-                let bits = [ct::SEEN_REPLY, ct::ASSURED, ct::CONFIRMED, ct::SNAT, ct::DNAT].map(place);
-                let bits = std::iter::once(Bit::Known(false)).chain(bits).collect();
+                // In the order of enum ip_conntrack_status; of those left out a
+                // lone packet's connection has none.
+                let is = |bit: u32| Bit::Is(ct::place(bit));
+                let bits = vec![
+                    Bit::Known(false),
+                    is(ct::SEEN_REPLY),
+                    is(ct::ASSURED),
+                    is(ct::CONFIRMED),
+                    is(ct::SNAT),
+                    is(ct::DNAT),
+                    Bit::Known(false),
+                    is(ct::SNAT_DONE),
+                    is(ct::DNAT_DONE),
+                ];
                 Ok(vec![
                     (self.connection_known()?, Computed::Bits(bits)),
                     (self.template(at)?, Computed::Unknown(TEMPLATE.into())),
@@ -198,8 +216,7 @@ impl Sets {
                     self.state(&[ConntrackState::Invalid, ConntrackState::Untracked].into(), at.raw)?;
                 let known = self.connection_or_template(at)?;
                 let there = self.store.without(known, none)?;
-                let place = Field::CtBits.bit(6 - ct::REPLY.trailing_zeros());
-                Ok(vec![(there, Computed::Bits(vec![Bit::Is(place)]))])
+                Ok(vec![(there, Computed::Bits(vec![Bit::Is(ct::place(ct::REPLY))]))])
             }
             Expression::CtMark => Ok(vec![(self.connection_or_template(at)?, whole(Field::CtMark))]),
             Expression::CtAddress(direction, destination) => {
@@ -361,12 +378,35 @@ impl Sets {
             sets.store.choose(family, v4, v6)
         })?;
         let mut worth = Vec::new();
+        let mut unclear = Ref::NONE;
+        if limit.is_none() {
+            for (hooks, own) in OWN_DEVICE {
+                let here = self.at_hooks(hooks)?;
+                let inside = self.in_vrf(at.host, own)?;
+                let inside = self.store.guard(here, inside)?;
+                unclear = self.store.or_else(unclear, inside)?;
+            }
+            if !unclear.is_none() {
+                worth.push((unclear, Computed::Unknown(TYPE_IN_VRF.into())));
+            }
+        }
         for leaf in self.store.leaves(types) {
             let set = self.store.where_leaf(types, &|l| l == leaf)?;
+            let set = self.store.without(set, unclear)?;
             // ADDRESS_TYPES is in the order of the kernel's RTN_* numbers.
             worth.push((set, number(u128::from(leaf - 1))));
         }
         Ok(worth)
+    }
+
+    /// Where an interface is in a VRF, or one's own device.
+    fn in_vrf(&mut self, host: &Host, field: Field) -> super::Set {
+        let mut parts = Vec::new();
+        for interface in host.interfaces.iter().filter(|i| host.vrf_of(&i.name).is_some()) {
+            let number = self.names.number(&interface.name);
+            parts.push(self.store.value(field, number.into())?);
+        }
+        self.store.first_of(&parts)
     }
 
     /// Where packets are at one of these hooks.
@@ -388,7 +428,7 @@ impl Sets {
         };
         const UNKNOWN: u32 = (1 << 31) - 2;
         const NOTHING: u32 = (1 << 31) - 3;
-        let named = |sets: &mut Sets, oif: Option<&str>, device: Option<&str>| {
+        let named = |sets: &mut Sets, oif: Option<&str>, vrf: Option<&str>, device: Option<&str>| {
             let mut parts = Vec::new();
             for family in [Family::Ipv4, Family::Ipv6] {
                 let mut mapping = Mapping::default();
@@ -397,7 +437,7 @@ impl Sets {
                 if !has("mark") {
                     mapping.set(Field::Mark, Source::constant(Field::Mark, 0));
                 }
-                let routes = sets.asked(at.host, family, &mut mapping, asked, "lo", (oif, None))?;
+                let routes = sets.asked(at.host, family, &mut mapping, asked, "lo", (oif, vrf))?;
                 let Sets { store, routes: cache, names, .. } = sets;
                 let leads = |kind: RouteKind| {
                     kind == RouteKind::Unicast || family == Family::Ipv6 && kind == RouteKind::Multicast
@@ -405,12 +445,10 @@ impl Sets {
                 let named = store.map_leaves(routes, &mut |leaf| match cache.leaves.value(leaf) {
                     Some(Route::Unknown(_)) => Ref::leaf(UNKNOWN),
                     Some(Route::Found(route, hops)) if leads(at.host.routes[*route].kind) => {
-                        let mut devices = hops
-                            .iter()
-                            .filter_map(|(r, h)| at.host.routes[*r].next_hops[*h].interface.as_deref());
+                        let mut hops = hops.iter().map(|(r, h)| &at.host.routes[*r].next_hops[*h]);
                         let name = match device {
-                            Some(device) => devices.find(|d| *d == device),
-                            None => devices.next(),
+                            Some(device) => uses(at.host, hops, device).then_some(device),
+                            None => hops.next().and_then(|h| h.interface.as_deref()),
                         };
                         name.map_or(Ref::leaf(NOTHING), |n| Ref::leaf(names.number(n)))
                     }
@@ -421,20 +459,25 @@ impl Sets {
             }
             sets.store.first_of(&parts)
         };
-        let mut found = self.by_interface(at.host, limit, &mut |sets, device| named(sets, None, device))?;
+        let mut found =
+            self.by_interface(at.host, limit, &mut |sets, device| named(sets, None, device, device))?;
+        let vrfs = at.host.interfaces.iter().any(|i| matches!(i.kind, InterfaceKind::Vrf(_)));
         // What reaches as far as its link is asked by the packet's device
         // (nft_fib6_flowi_init).
         let mut near = Ref::NONE;
-        for (hooks, own) in [
-            (&[Hook::Ingress, Hook::Prerouting, Hook::Input, Hook::Forward][..], Some(Field::Iif)),
-            (&[Hook::Output], None),
-            (&[Hook::Postrouting], Some(Field::Oif)),
-        ] {
-            let found = self.by_interface(at.host, limit.or(own), &mut |sets, device| {
-                named(sets, device, device.filter(|_| limit.is_some()))
+        let output = (&[Hook::Output][..], None);
+        for (hooks, own) in OWN_DEVICE.map(|(hooks, own)| (hooks, Some(own))).into_iter().chain([output]) {
+            let by_own = self.by_interface(at.host, limit.or(own), &mut |sets, device| {
+                named(sets, device, device, device.filter(|_| limit.is_some()))
             })?;
             let here = self.at_hooks(hooks)?;
-            near = self.store.choose(here, found, near)?;
+            near = self.store.choose(here, by_own, near)?;
+            // Whatever is in a VRF is asked there.
+            if vrfs && limit.is_none() {
+                let by_vrf =
+                    self.by_interface(at.host, own, &mut |sets, device| named(sets, None, device, None))?;
+                found = self.store.choose(here, by_vrf, found)?;
+            }
         }
         let mut link = vec![self.prefix(asked, "fe80::/10")?];
         for flags in 0..=0xf {

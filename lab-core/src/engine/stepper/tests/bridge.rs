@@ -73,6 +73,27 @@ fn dnat_back_to_the_same_port_dies_unless_hairpin_is_on() {
 }
 
 #[test]
+fn dnat_of_bridged_ipv6_asks_for_a_route_and_not_whether_the_host_forwards() {
+    let mut lab = Build::default();
+    lab.host("a", false).nic("a", "eth0", &["fd00::2/64"]);
+    lab.host("b", false).nic("b", "eth0", &["fd00::3/64"]);
+    lab.host("hv", false).bridge("hv", "br0", &["fd00::1/64"], &["vnet0", "vnet1"]);
+    lab.link(&[("a", "eth0"), ("hv", "vnet0")]).link(&[("b", "eth0"), ("hv", "vnet1")]);
+    lab.sysctl("hv", "net.bridge.bridge-nf-call-ip6tables", 1);
+    lab.rules(
+        "hv",
+        "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n\
+         -A PREROUTING -d fd00::8 -j DNAT --to-destination fd00::3\n\
+         -A PREROUTING -d fd00::9 -j DNAT --to-destination 2001:db8::1",
+    );
+    seen(&lab.send(&[("hv:vnet0", udp(("fd00::2", 1), ("fd00::8", 53)))]));
+    // Nobody is told that there is no route.
+    let journey = lab.send(&[("hv:vnet0", udp(("fd00::2", 1), ("fd00::9", 53)))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
+    assert_eq!(*stage(&journey), Stage::NoRoute);
+}
+
+#[test]
 fn isolated_ports_do_not_reach_each_other() {
     let mut lab = switched(0);
     for port in lab.get("hv").interfaces.iter_mut().filter_map(|i| i.port.as_mut()) {

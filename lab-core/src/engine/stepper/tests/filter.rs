@@ -256,3 +256,26 @@ fn nat_of_one_family_tracks_that_family_alone() {
         assert!(!dropped("fd01::2", "fd02::2"));
     }
 }
+
+#[test]
+fn that_nat_has_settled_an_end_counts_in_the_status_of_a_connection() {
+    for (settled, drops) in [(384, false), (256, true)] {
+        let mut lab = Build::line();
+        lab.rules(
+            "router",
+            "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 10.9.9.9 -j DNAT --to 10.0.2.2",
+        );
+        nft(
+            &mut lab,
+            "router",
+            &format!(
+                r#"{},{{"rule":{{"family":"inet","table":"lab","chain":"fwd","expr":[
+                {{"match":{{"op":"<=","left":{{"ct":{{"key":"status"}}}},"right":{settled}}}}},
+                {{"match":{{"op":">=","left":{{"ct":{{"key":"status"}}}},"right":{settled}}}}},{{"drop":null}}]}}}}"#,
+                forward_chain("lab", 0, "accept")
+            ),
+        );
+        let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.2.2", 53)))]);
+        assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{settled}");
+    }
+}

@@ -156,6 +156,21 @@ fn untagged_frames_meet_br_netfilter_though_their_vlan_is_inside() {
     assert_eq!(super::rule(&journey), ("filter", "FORWARD", None));
 }
 
+#[test]
+fn a_frame_that_dnat_turns_to_the_bridge_itself_is_of_its_ports_vlan() {
+    for (vlan, up) in [(1, true), (10, false)] {
+        let mut lab = switch(&[access(vlan)], &[access(vlan)]);
+        lab.sysctl("sw", "net.bridge.bridge-nf-call-iptables", 1);
+        let dnat = "-A PREROUTING -d 10.0.0.2 -j DNAT --to-destination 10.0.0.9";
+        lab.rules("sw", &format!("*nat\n:PREROUTING ACCEPT [0:0]\n{dnat}"));
+        let journey = lab.send(&[("a", ping("0.0.0.0", "10.0.0.2"))]);
+        match up {
+            true => assert_eq!(at(&journey), "sw:br0"),
+            false => assert_eq!(*stage(&journey), Stage::BridgeVlan),
+        }
+    }
+}
+
 /// A bond of two ports, both wired to a router's bridge.
 fn bonded(mode: &str, active: Option<&str>) -> Build {
     let mut lab = Build::default();

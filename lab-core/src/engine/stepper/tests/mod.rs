@@ -10,6 +10,7 @@ mod route;
 mod special;
 mod tunnel;
 mod vrf;
+mod vrf_rules;
 
 use crate::engine::journey::Journey;
 use crate::model::{Answer, Decision, Outcome, Packet, Stage};

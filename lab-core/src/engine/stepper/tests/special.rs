@@ -120,3 +120,20 @@ fn asked_of_another_device_a_router_s_anycast_address_of_ipv6_is_unreachable() {
     assert!(matches!(by("router:eth0", "fd02::2"), Outcome::Dropped { by: Decision::Rule(_) }));
     assert!(!matches!(by("router:eth1", "fd01::2"), Outcome::Dropped { by: Decision::Rule(_) }));
 }
+
+#[test]
+fn the_reverse_path_test_of_a_rule_asks_nothing_about_packets_from_nowhere() {
+    let dropped = |src, dst| {
+        let mut lab = Build::line();
+        for text in ["", "# ip6tables\n"] {
+            let chain = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m rpfilter --invert -j DROP";
+            lab.rules("router", &format!("{text}{chain}"));
+        }
+        let journey = lab.run(&mut Choices::default(), &[("router:eth0", udp((src, 1), (dst, 53)))]);
+        matches!(journey.outcome, Outcome::Dropped { by: Decision::Rule(_) })
+    };
+    assert!(!dropped("::", "fd01::1"));
+    assert!(!dropped("0.0.0.0", "255.255.255.255"));
+    assert!(dropped("0.0.0.0", "239.0.0.1"));
+    assert!(dropped("0.0.0.0", "10.0.1.1"));
+}

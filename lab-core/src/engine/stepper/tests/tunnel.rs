@@ -245,6 +245,15 @@ fn wireguard_without_a_peer_for_the_destination_is_host_unreachable() {
 }
 
 #[test]
+fn an_icmpv6_error_of_a_tunnel_comes_from_where_it_leaves() {
+    let mut lab = Build::line();
+    lab.device("router", "wg0", InterfaceKind::Wireguard(Wireguard::default()), &["fd09::1/64"]);
+    // What came by eth0 claims to be from beyond eth1, and so goes the error.
+    let journey = lab.send(&[("router:eth0", udp(("fd02::2", 1), ("fd09::2", 53)))]);
+    assert_eq!(answer(&journey).from_addr.to_string(), "fd02::1");
+}
+
+#[test]
 fn a_wireguard_peer_may_only_send_from_its_addresses() {
     let lab = wireguard("10.9.0.0/24", "10.9.0.7/32");
     let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
@@ -342,6 +351,42 @@ fn sit_and_ip6tnl_tell_that_the_far_end_has_no_route_and_gre_does_not() {
 }
 
 #[test]
+fn ip6tnl_alone_tells_the_sender_inside_what_it_is_told_itself() {
+    for (kind, tells) in [(TunnelKind::Ip6tnl, true), (TunnelKind::Ip6gre, false), (TunnelKind::Sit, false)] {
+        for (dst, error) in [("10.9.0.2", AnswerKind::Icmp(3, 1)), ("fd09::2", AnswerKind::Icmp6(1, 3))] {
+            let mut lab = Build::line();
+            tunnel(&mut lab, kind, &|_| {});
+            lab.get("server").interfaces.retain(|i| i.name != "tun0");
+            let source = if dst.contains(':') { "fd09::1" } else { "10.9.0.1" };
+            let packet = || udp((source, 1), (dst, 53));
+            let journey = lab.send(&[("client", packet())]);
+            if !tells {
+                assert!(matches!(journey.outcome, Outcome::Dropped { .. }), "{kind:?} {dst}");
+                continue;
+            }
+            assert_eq!(*stage(&journey), Stage::TunnelUnknown);
+            assert_eq!(
+                (answer(&journey).kind, answer(&journey).from_addr.to_string()),
+                (error, source.into())
+            );
+            // What it never hears of, it does not tell.
+            lab.rules(
+                "router",
+                "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p icmpv6 -m icmp6 --icmpv6-type 1 -j DROP",
+            );
+            assert!(matches!(lab.send(&[("client", packet())]).outcome, Outcome::Dropped { .. }));
+        }
+    }
+    // Nobody is told of what was sent to everybody.
+    let mut lab = Build::line();
+    tunnel(&mut lab, TunnelKind::Ip6tnl, &|_| {});
+    lab.get("server").interfaces.retain(|i| i.name != "tun0");
+    lab.route("client", "broadcast 10.9.0.255/32 dev tun0 table 255");
+    let journey = lab.send(&[("client", udp(("10.9.0.1", 1), ("10.9.0.255", 53)))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }), "{:?}", journey.outcome);
+}
+
+#[test]
 fn what_a_tunnel_has_to_say_goes_to_the_source_before_nat() {
     let mut lab = routed(|_| {});
     lab.rules("router", "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o tun0 -j MASQUERADE");
@@ -350,6 +395,29 @@ fn what_a_tunnel_has_to_say_goes_to_the_source_before_nat() {
     let journey = lab.send(&[("router:eth0", packet)]);
     assert_eq!(answer(&journey).to_addr.to_string(), "10.0.1.2");
     assert!(answer(&journey).came_back);
+}
+
+#[test]
+fn that_a_tunnel_has_no_route_is_told_to_the_source_after_nat_and_nat_brings_it_home() {
+    let mut lab = Build::line();
+    let own = Tunnel {
+        local: "fd01::1".parse().ok(),
+        remote: "fd05::77".parse().ok(),
+        ..Tunnel::new(TunnelKind::Ip6tnl)
+    };
+    lab.device("router", "tun0", InterfaceKind::Tunnel(own), &["10.9.0.1/24", "fd09::1/64"]);
+    for (table, packet) in [
+        ("", udp(("10.0.1.2", 1), ("10.9.0.2", 53))),
+        ("# ip6tables\n", udp(("fd01::2", 1), ("fd09::2", 53))),
+    ] {
+        let rule = "-A POSTROUTING -o tun0 -j MASQUERADE";
+        lab.rules("router", &format!("{table}*nat\n:POSTROUTING ACCEPT [0:0]\n{rule}"));
+        let src = packet.src;
+        let journey = lab.send(&[("client", packet)]);
+        let own = if src.is_ipv4() { "10.9.0.1" } else { "fd09::1" };
+        assert_eq!((answer(&journey).to_addr, answer(&journey).from_addr.to_string()), (src, own.into()));
+        assert!(answer(&journey).came_back);
+    }
 }
 
 #[test]

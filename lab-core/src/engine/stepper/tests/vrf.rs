@@ -1,5 +1,9 @@
 //! VRFs: tables of their own, and hooks that run twice.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::build::{ping, tcp, udp, Build};
 use super::{rule, seen, stage};
 use crate::addr::Family;
@@ -7,9 +11,11 @@ use crate::engine::explore::Choices;
 use crate::engine::journey::Journey;
 use crate::engine::stepper::{walk, Entry, Sender, World};
 use crate::model::{InterfaceKind, Outcome, PolicyAction, PolicyRule, RouteTable, Stage, TcpFlags};
+use crate::semantics::routing::{lookup, Flow, Lookup};
+use crate::semantics::source::for_route;
 
 /// A line whose router has these devices in a VRF.
-fn line(ports: &[&str]) -> Build {
+pub(super) fn line(ports: &[&str]) -> Build {
     let mut lab = Build::line();
     lab.device("router", "red", InterfaceKind::Vrf(10), &[]);
     for port in ports {
@@ -125,14 +131,53 @@ fn a_vrf_reaches_its_own_addresses_by_its_device() {
 }
 
 #[test]
-fn the_reverse_path_of_a_vrf_may_be_any_of_its_ports() {
-    let mut lab = line(&["eth0", "eth1"]);
-    lab.sysctl("router", "net.ipv4.conf.all.rp_filter", 1);
-    seen(&lab.send(&[("router:eth0", udp(("10.0.2.9", 1), ("10.0.2.2", 53)))]));
-    let mut lab = line(&["eth0"]);
-    lab.sysctl("router", "net.ipv4.conf.all.rp_filter", 1);
-    let journey = lab.send(&[("router:eth0", udp(("10.0.2.9", 1), ("10.0.1.1", 53)))]);
-    assert_eq!(*stage(&journey), Stage::RpFilter);
+fn the_reverse_path_in_a_vrf_is_that_of_the_port_by_its_own_setting() {
+    // From nowhere known, and from the net of another port.
+    for src in ["10.0.9.1", "10.0.2.9"] {
+        for (setting, drops) in [("all", true), ("eth0", true), ("red", false), ("eth1", false)] {
+            let mut lab = line(&["eth0", "eth1"]);
+            for device in ["all", "eth0", "eth1", "red"] {
+                let on = u8::from(device == setting);
+                lab.sysctl("router", &format!("net.ipv4.conf.{device}.rp_filter"), on);
+            }
+            for dst in ["10.0.2.2", "10.0.1.1"] {
+                let journey = lab.send(&[("router:eth0", udp((src, 1), (dst, 53)))]);
+                let dropped = matches!(journey.outcome, Outcome::Dropped { .. });
+                assert_eq!(dropped, drops, "{src} to {dst}, {setting}");
+                assert!(!drops || *stage(&journey) == Stage::RpFilter);
+            }
+        }
+    }
+}
+
+#[test]
+fn whether_a_packet_in_a_vrf_is_forwarded_its_port_says_for_ipv4() {
+    for (device, forwarded) in [("eth0", false), ("red", true)] {
+        let mut lab = line(&["eth0", "eth1"]);
+        lab.sysctl("router", &format!("net.ipv4.conf.{device}.forwarding"), 0);
+        let journey = lab.send(&[("client", ping("0.0.0.0", "10.0.2.2"))]);
+        assert_eq!(matches!(journey.outcome, Outcome::Delivered { .. }), forwarded, "{device}");
+    }
+}
+
+#[test]
+fn a_policy_rule_sees_the_port_for_ipv4_and_the_vrf_for_ipv6() {
+    let journey = |family, dst: &str, iif: &str| {
+        let mut lab = line(&["eth0", "eth1"]);
+        let rule = PolicyRule {
+            iif: Some(iif.into()),
+            destination: dst.parse::<IpAddr>().ok().map(IpNet::from),
+            ..PolicyRule::new(family, 50, PolicyAction::Blackhole)
+        };
+        lab.get("router").rules.insert(1, rule);
+        let src = if family == Family::Ipv4 { "0.0.0.0" } else { "::" };
+        lab.send(&[("client", ping(src, dst))])
+    };
+    assert_eq!(*stage(&journey(Family::Ipv4, "10.0.2.2", "eth0")), Stage::Blackhole);
+    seen(&journey(Family::Ipv6, "fd02::2", "eth0"));
+    assert_eq!(*stage(&journey(Family::Ipv6, "fd02::2", "red")), Stage::Blackhole);
+    // Kernels differ in whether it means the VRF's ports, too.
+    assert!(matches!(stage(&journey(Family::Ipv4, "10.0.2.2", "red")), Stage::Unmodelled(_)));
 }
 
 #[test]
@@ -180,10 +225,69 @@ fn an_icmpv6_error_in_a_vrf_prefers_the_one_address_of_the_device_to_that_of_its
 }
 
 #[test]
+fn a_vrf_takes_packets_from_the_loopback_address() {
+    let lab = line(&["eth0", "eth1"]);
+    let entry = Entry::SendBound("router".into(), Sender::Raw, "red".into());
+    let packet = tcp(("::1", 1), ("fd01::1", 80), TcpFlags::SYN);
+    let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
+    assert!(matches!(&journey.outcome, Outcome::Delivered { at, .. } if at.to_string() == "router:red"));
+}
+
+#[test]
 fn nothing_is_claimed_of_what_a_vrf_sends_to_all() {
     let lab = line(&["eth0", "eth1"]);
     let entry = Entry::SendBound("router".into(), Sender::Raw, "red".into());
     let packet = udp(("10.0.1.1", 1), ("255.255.255.255", 67));
     let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
     assert!(matches!(stage(&journey), Stage::Unmodelled(_)));
+}
+
+/// A line with one port in a VRF, whose table leads out by the other.
+fn leaking() -> Build {
+    let mut lab = line(&["eth0"]);
+    for route in [
+        "10.0.2.0/24 dev eth1 table 10",
+        "10.0.3.0/24 dev eth1 src 10.0.2.1 table 10",
+        "fd02::/64 dev eth1 table 10",
+        "fd03::/64 dev eth1 src fd02::1 table 10",
+    ] {
+        lab.route("router", route);
+    }
+    lab
+}
+
+#[test]
+fn a_route_out_of_a_vrf_lends_it_no_source() {
+    let lab = leaking();
+    for (dst, src) in [("10.0.2.2", "10.0.1.1"), ("fd02::2", "fd01::1")] {
+        let entry = Entry::SendBound("router".into(), Sender::Socket, "red".into());
+        let nobody = if src.contains(':') { "::" } else { "0.0.0.0" };
+        let packet = tcp((nobody, 1), (dst, 22), TcpFlags::SYN);
+        let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
+        assert_eq!(seen(&journey).src.to_string(), src);
+    }
+    // Nor does one that names a source.
+    for (dst, src) in [("10.0.3.2", "10.0.1.1"), ("fd03::2", "fd01::1")] {
+        let router = lab.lab.host("router").unwrap();
+        let flow = Flow { oif: Some("red"), ..Flow::to(dst.parse().unwrap()) };
+        let Lookup::Found(route, hops) = lookup(router, &flow) else { panic!("{dst}") };
+        let found = for_route(router, route, hops.first().copied(), flow.dst, router.interface("red"));
+        assert_eq!(found.map(|a| a.to_string()).as_deref(), Some(src));
+    }
+}
+
+#[test]
+fn an_icmpv6_error_to_another_vrfs_address_comes_from_its_own() {
+    let lab = leaking();
+    let journey = |src: &str| {
+        let entry = Entry::SendBound("router".into(), Sender::Raw, "red".into());
+        let packet = tcp((src, 1), ("fd01::77", 80), TcpFlags::SYN);
+        walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet)
+    };
+    match journey("fd02::1").outcome {
+        Outcome::Rejected { answer, .. } => assert_eq!(answer.from_addr.to_string(), "fd01::1"),
+        other => panic!("{other:?}"),
+    }
+    // To the loopback's, only the VRF's device could speak, which has none.
+    assert_eq!(*stage(&journey("::1")), Stage::NeighbourFailed);
 }
