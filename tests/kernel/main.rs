@@ -50,6 +50,9 @@ const KNOWN: (u64, u64) = (8, 20);
 /// How many disagreements are made small and kept.
 const KEPT: usize = 6;
 
+/// Labs at once for each processor: most of the time they wait.
+const WAITING: usize = 3;
+
 /// How many packets tell whether the mix is healthy.
 const MANY: u64 = 2000;
 
@@ -164,7 +167,7 @@ fn main() {
         tally.lock().unwrap().add(own);
     };
     std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) * WAITING {
             scope.spawn(work);
         }
     });

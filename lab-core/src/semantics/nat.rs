@@ -41,6 +41,34 @@ pub struct Mapping {
     pub random: bool,
 }
 
+/// How many addresses of a NAT range are told apart.
+const ADDRESSES: u32 = 8;
+
+/// The addresses that NAT may pick of a range by a hash of the connection
+/// (`find_best_ips_proto`); none: too many to tell apart. It picks 32 bits at a
+/// time, and any once those before are not the last of the range, so that what
+/// it picks of IPv6 may lie outside.
+pub(crate) fn picks(low: IpAddr, high: IpAddr) -> Option<Vec<IpAddr>> {
+    let last = |a: IpAddr| match a {
+        IpAddr::V4(a) => (0, a.to_bits()),
+        IpAddr::V6(a) => (a.to_bits() >> 32, a.to_bits() as u32),
+    };
+    let ((before, first), (same, last)) = (last(low), last(high));
+    if before != same || last.checked_sub(first).is_none_or(|more| more >= ADDRESSES) {
+        return None;
+    }
+    let address = |last: u32| match low {
+        IpAddr::V4(_) => IpAddr::V4(last.into()),
+        IpAddr::V6(_) => IpAddr::V6((before << 32 | u128::from(last)).into()),
+    };
+    Some((first..=last).map(address).collect())
+}
+
+/// Why it is not known which one it is.
+pub(crate) fn too_many(low: IpAddr, high: IpAddr) -> String {
+    format!("which of the many addresses {low}-{high} NAT picks")
+}
+
 /// Settles one end of a connection (`nf_nat_setup_info`,
 /// `get_unique_tuple`).
 pub fn settle(known: &Connections, connection: &mut Connection, end: End, mapping: Mapping) {

@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::semantics::conntrack::{self, Info, TEMPLATE_MARK};
 use crate::semantics::matches::holds;
-use crate::semantics::nat::{redirect_to, End, Mapping};
+use crate::semantics::nat::{self, redirect_to, End, Mapping};
 use crate::semantics::nftexpr::{self, Value};
 use crate::semantics::{source, Context, Tri};
 
@@ -43,9 +43,6 @@ enum RuleEnd {
     Verdict(Verdict),
     Reject(RejectWith),
 }
-
-/// At most this many addresses of a NAT range are told apart.
-const NAT_ADDRESSES: u128 = 8;
 
 /// The most jumps in one run of a base chain. Readers refuse jump cycles; this
 /// bounds chains that fan out, where each of n chains jumps twice to the next.
@@ -457,21 +454,12 @@ impl<'a> Walk<'a, '_> {
         if low == high {
             return low;
         }
-        let bits = |a: IpAddr| match a {
-            IpAddr::V4(a) => u128::from(a.to_bits()),
-            IpAddr::V6(a) => a.to_bits(),
-        };
-        let count = bits(high).saturating_sub(bits(low)).saturating_add(1);
-        if count > NAT_ADDRESSES {
-            self.unknown.push(format!("{}: which of {count} addresses NAT picks", host.name));
+        let Some(all) = nat::picks(low, high) else {
+            self.unknown.push(format!("{}: {}", host.name, nat::too_many(low, high)));
             return low;
-        }
+        };
         let why = format!("{}: which of {low}-{high} NAT picks", host.name);
-        let offset = self.choices.pick(count as usize, &why) as u128;
-        match low {
-            IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() + offset as u32)),
-            IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() + offset)),
-        }
+        all[self.choices.pick(all.len(), &why)]
     }
 }
 

@@ -11,15 +11,12 @@ use super::way::own_nets;
 use crate::addr::{Family, PortRange};
 use crate::model::{Direction, Hook, Host, NatKind, RuleRef};
 use crate::semantics::conntrack::Info;
-use crate::semantics::nat::{redirect_nets, redirect_to};
+use crate::semantics::nat::{picks, redirect_nets, redirect_to, too_many};
 use crate::semantics::source;
 use crate::space::{Error, Field, Ref, Source};
 
 /// Why it is open what becomes of queries.
 const IDENTIFIER: &str = "which identifier an ICMP query has";
-
-/// At most this many addresses of a NAT range are told apart.
-const NAT_ADDRESSES: u128 = 8;
 
 impl<'a> Symbolic<'a> {
     /// NAT at a hook: chains are asked only about the first packet of a
@@ -463,21 +460,10 @@ fn addresses(flow: &Flow, host: &Host, low: IpAddr, high: IpAddr) -> Vec<(IpAddr
     if low == high {
         return vec![(low, flow.clone())];
     }
-    let bits = |a: IpAddr| match a {
-        IpAddr::V4(a) => u128::from(a.to_bits()),
-        IpAddr::V6(a) => a.to_bits(),
-    };
-    let count = bits(high).saturating_sub(bits(low)).saturating_add(1);
-    if count > NAT_ADDRESSES {
-        let why = format!("{}: which of {count} addresses NAT picks", host.name);
+    let Some(ways) = picks(low, high) else {
+        let why = format!("{}: {}", host.name, too_many(low, high));
         return vec![(low, flow.clone().claimless(&[why]))];
-    }
-    let ways: Vec<IpAddr> = (0..count)
-        .map(|i| match low {
-            IpAddr::V4(a) => IpAddr::V4(std::net::Ipv4Addr::from_bits(a.to_bits() + i as u32)),
-            IpAddr::V6(a) => IpAddr::V6(std::net::Ipv6Addr::from_bits(a.to_bits() + i)),
-        })
-        .collect();
+    };
     Symbolic::either(flow, ways, &format!("{}: which of {low}-{high} NAT picks", host.name))
 }
 

@@ -305,3 +305,16 @@ fn whether_a_packet_answers_a_connection_with_a_port_picked_by_chance_is_open() 
     assert_eq!(sources(40003), [translated.to_owned(), own(40003)]);
     assert_eq!(sources(40010), [own(40010)]);
 }
+
+#[test]
+fn of_a_range_of_ipv6_nat_may_pick_what_lies_outside() {
+    let open = |range: &str| {
+        let mut lab = Build::line();
+        let rule = format!("-A POSTROUTING -j SNAT --to-source {range}");
+        lab.rules("router", &format!("# ip6tables\n*nat\n:POSTROUTING ACCEPT [0:0]\n{rule}"));
+        let ways = all(8, |choices| lab.run(choices, &[("client", udp(("fd01::2", 1), ("fd02::2", 53)))]));
+        ways.results.iter().any(|way| !way.unknown.is_empty())
+    };
+    assert!(!open("fd09::4-fd09::5"));
+    assert!(open("fd09::ffff:ffff-fd09::1:0:0"));
+}
