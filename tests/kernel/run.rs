@@ -10,7 +10,7 @@ use lab_core::query::predict::{predict, Prediction};
 use lab_workspace::{compare, flows_of, GAPS};
 use proptest::test_runner::TestRunner;
 
-use crate::build::{build, unlearn};
+use crate::build::{build, unlearn, Built};
 use crate::capture::capture;
 use crate::compare::hold;
 use crate::draw::{random, reply, Deck, Entering};
@@ -57,6 +57,14 @@ fn marker() -> u32 {
 fn send(watch: &mut Watch, probes: &[Probe], patience: Duration) -> Vec<Observed> {
     watch.forget();
     probes.iter().map(|probe| watch.send(probe, marker(), patience)).collect()
+}
+
+/// Makes hosts forget which neighbours did not answer earlier packets: those of
+/// IPv6 that forward nothing go past gateways that fail (`rt6_check_neigh`).
+fn forget_failures(built: &Built) {
+    for space in built.hosts.values() {
+        space.run("ip", &["-6", "neigh", "flush", "nud", "failed"], "");
+    }
 }
 
 /// What of a flow's packets is not as predicted.
@@ -141,6 +149,7 @@ pub fn lab(
                 tally.repeated += 1;
                 let limited = predictions.iter().flat_map(|p| &p.ways).any(|way| unroutable(&way.outcome));
                 std::thread::sleep(if limited { REFILLING } else { FORGETTING });
+                forget_failures(&built);
                 observed = send(&mut watch, &probes, PATIENCE);
                 outcome = held(&captured, &observed, &predictions);
             }

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use super::routing::{lookup, lookup_table, Flow, Lookup};
-use crate::model::{AddressType, Host, InterfaceKind, RouteKind, RouteTable};
+use crate::model::{AddressType, Host, InterfaceKind, NextHop, Route, RouteKind, RouteTable};
 
 /// The type of what a route of some kind leads to.
 pub(super) fn of_kind(kind: RouteKind) -> AddressType {
@@ -26,6 +26,18 @@ pub(super) fn of_kind(kind: RouteKind) -> AddressType {
     }
 }
 
+/// Whether an address of IPv6 is known to be anybody's: the first of a prefix on a
+/// link is that of all its routers (`ipv6_anycast_destination`).
+pub(crate) fn anycast(route: &Route, hops: &[&NextHop], address: IpAddr) -> bool {
+    let on_link = route.kind == RouteKind::Unicast && hops.iter().all(|h| h.gateway.is_none());
+    route.kind == RouteKind::Anycast || (on_link && first(route) == Some(address))
+}
+
+/// The address of all routers on a link, if a route is of such a prefix.
+pub(super) fn first(route: &Route) -> Option<IpAddr> {
+    (route.destination.prefix_len() < 127).then(|| route.destination.network())
+}
+
 /// What `xt_addrtype` takes an IPv6 address for that it asks a device about: only
 /// routes by that device count, and only addresses of it are local
 /// (`match_lookup_rt6`).
@@ -33,7 +45,7 @@ pub(crate) fn of_device(host: &Host, address: IpAddr, device: &str) -> AddressTy
     let flow = Flow { oif: Some(device), bound: true, ..Flow::to(address) };
     let own = || host.interface(device).is_some_and(|i| i.addresses.iter().any(|a| a.address == address));
     match lookup(host, &flow) {
-        Lookup::Found(route, _) if route.kind == RouteKind::Anycast => AddressType::Anycast,
+        Lookup::Found(route, hops) if anycast(route, &hops, address) => AddressType::Anycast,
         Lookup::Found(..) if own() => AddressType::Local,
         Lookup::Found(..) | Lookup::Unknown(_) => AddressType::Unicast,
         Lookup::Refused(_) | Lookup::NoRoute => AddressType::Unreachable,
@@ -79,6 +91,7 @@ pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> Addre
                 return AddressType::Unspec;
             }
             match lookup(host, &Flow { vrf: device, ..flow }) {
+                Lookup::Found(route, hops) if anycast(route, &hops, address) => AddressType::Anycast,
                 Lookup::Found(route, hops) => {
                     let there = device.is_none_or(|d| hops.iter().any(|h| h.interface.as_deref() == Some(d)));
                     if there || route.kind == RouteKind::Unicast {

@@ -11,7 +11,7 @@ use crate::model::{
     AddressType, Answer, AnswerKind, Decision, Frame, Hop, HopDirection, Host, Interface, Outcome, Packet,
     PacketType, Route, RouteKind, Scope, Stage,
 };
-use crate::semantics::addrtype::address_type;
+use crate::semantics::addrtype::{address_type, anycast};
 use crate::semantics::icmp;
 use crate::semantics::routing::{lookup, Flow, Lookup};
 use crate::semantics::source;
@@ -21,16 +21,6 @@ use crate::semantics::source;
 fn named_source(host: &Host, dst: IpAddr) -> bool {
     let flow = Flow { protocol: Some(58), ..Flow::to(dst) };
     matches!(lookup(host, &flow), Lookup::Found(route, _) if route.prefsrc.is_some())
-}
-
-/// Whether an address is known to be anybody's, so that no ICMPv6 error goes
-/// there: the first of a prefix on a link is that of all its routers
-/// (`ipv6_anycast_destination`).
-fn anycast(host: &Host, flow: &Flow) -> bool {
-    let Lookup::Found(route, hops) = lookup(host, flow) else { return false };
-    let on_link = route.kind == RouteKind::Unicast && hops.iter().all(|h| h.gateway.is_none());
-    let first = route.destination.prefix_len() < 127 && route.destination.network() == flow.dst;
-    route.kind == RouteKind::Anycast || (on_link && first)
 }
 
 impl<'a> Walk<'a, '_> {
@@ -218,7 +208,9 @@ impl<'a> Walk<'a, '_> {
             ports,
         };
         let (way, chosen) = self.route_out(host, &flow).ok()?;
-        if matches!(kind, AnswerKind::Icmp6(..)) && anycast(host, &flow) {
+        let shared =
+            matches!(lookup(host, &flow), Lookup::Found(route, hops) if anycast(route, &hops, flow.dst));
+        if shared && matches!(kind, AnswerKind::Icmp6(..)) {
             return None;
         }
         let src = if kind == AnswerKind::TcpReset { packet.dst } else { chosen };

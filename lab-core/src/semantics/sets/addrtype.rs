@@ -6,7 +6,7 @@ use super::routes::Route;
 use super::{Set, Sets};
 use crate::addr::Family;
 use crate::model::{AddressType, Host, InterfaceKind, RouteKind, RouteTable};
-use crate::semantics::addrtype::of_kind;
+use crate::semantics::addrtype::{first, of_kind};
 use crate::space::{Field, Mapping, Ref, Source};
 
 /// Address types, in the order of the leaves of [`Sets::address_types`].
@@ -96,6 +96,7 @@ impl Sets {
             Some(Route::Refused(_) | Route::NoRoute) => type_leaf(AddressType::Unreachable),
             Some(Route::Unknown(_)) | None => unicast,
         })?;
+        let typed = self.with_anycast(host, field, found, typed)?;
         let groups = self.prefix(field, "ff00::/8")?;
         let none = self.prefix(field, "::/128")?;
         let typed = self.store.choose(none, type_leaf(AddressType::Unspec), typed)?;
@@ -129,8 +130,37 @@ impl Sets {
             Some(Route::Unknown(_)) | None => unicast,
             Some(Route::Refused(_) | Route::NoRoute) => type_leaf(AddressType::Unreachable),
         })?;
-        let found = store.where_leaf(typed, &|leaf| Ref::leaf(leaf) == THERE)?;
-        store.choose(found, there, typed)
+        let own = store.where_leaf(typed, &|leaf| Ref::leaf(leaf) == THERE)?;
+        let typed = store.choose(own, there, typed)?;
+        self.with_anycast(host, field, found, typed)
+    }
+
+    /// Types of addresses, where anybody's are told
+    /// ([`anycast`](crate::semantics::addrtype::anycast)).
+    fn with_anycast(&mut self, host: &Host, field: Field, found: Ref, typed: Ref) -> Set {
+        let mut result = typed;
+        for (index, route) in host.routes.iter().enumerate().filter(|(_, r)| r.family == Family::Ipv6) {
+            let is = match (route.kind, first(route)) {
+                (RouteKind::Anycast, _) => Ref::ALL,
+                (RouteKind::Unicast, Some(address)) => self.store.is_address(field, address)?,
+                _ => continue,
+            };
+            let here = self.led_by(host, found, index)?;
+            let both = self.store.guard(is, here)?;
+            result = self.store.choose(both, type_leaf(AddressType::Anycast), result)?;
+        }
+        Ok(result)
+    }
+
+    /// Where a route leads, without a gateway.
+    fn led_by(&mut self, host: &Host, found: Ref, index: usize) -> Set {
+        let Sets { store, routes, .. } = self;
+        store.where_leaf(found, &|leaf| match routes.leaves.value(leaf) {
+            Some(Route::Found(route, hops)) => {
+                *route == index && hops.iter().all(|(r, h)| host.routes[*r].next_hops[*h].gateway.is_none())
+            }
+            _ => false,
+        })
     }
 
     /// `xt_addrtype` of IPv6 asks in turn and wants all that it is asked.

@@ -137,3 +137,18 @@ fn the_reverse_path_test_of_a_rule_asks_nothing_about_packets_from_nowhere() {
     assert!(dropped("0.0.0.0", "239.0.0.1"));
     assert!(dropped("0.0.0.0", "10.0.1.1"));
 }
+
+#[test]
+fn the_first_address_of_a_prefix_on_a_link_is_of_type_anycast_for_rules_of_ipv6() {
+    let dropped = |dst, device: &str| {
+        let mut lab = Build::line();
+        let rule = format!("-A FORWARD -m addrtype --dst-type ANYCAST {device} -j DROP");
+        lab.rules("router", &format!("# ip6tables\n*filter\n:FORWARD ACCEPT [0:0]\n{rule}"));
+        let journey = lab.run(&mut Choices::default(), &[("router:eth0", udp(("fd01::2", 1), (dst, 53)))]);
+        matches!(journey.outcome, Outcome::Dropped { by: Decision::Rule(_) })
+    };
+    assert!(dropped("fd02::", ""));
+    assert!(dropped("fd02::", "--limit-iface-out"));
+    assert!(!dropped("fd02::", "--limit-iface-in"));
+    assert!(!dropped("fd02::2", ""));
+}
