@@ -230,6 +230,17 @@ pub(crate) fn on_one_link(dst: IpAddr) -> bool {
     by_link_alone(dst) && !dst.is_loopback()
 }
 
+/// Why it is open where OUTPUT sends what it changed: kernels since 6.7 tell policy
+/// rules its protocol and ports, earlier ones do not (`ip_route_me_harder`).
+pub(crate) const DISSECTED: &str = "whether rules by protocol or port see what is routed again";
+
+/// Whether policy rules of a family ask for a protocol or ports
+/// (`fib_rules_require_fldissect`).
+pub(crate) fn dissects(host: &Host, family: Family) -> bool {
+    let asks = |r: &PolicyRule| r.protocol.is_some() || r.sport.is_some() || r.dport.is_some();
+    host.rules.iter().any(|r| r.family == family && asks(r))
+}
+
 /// Whether what goes by a route is for all on its link, so that the route's
 /// gateway does not count: everybody's address, and groups where the route is
 /// not about groups (`__mkroute_output`).

@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::conntrack::Info;
-use crate::semantics::routing::{lookup, on_one_link, past_gateways, vrf, Flow, Lookup};
+use crate::semantics::routing::{dissects, lookup, on_one_link, past_gateways, vrf, Flow, Lookup, DISSECTED};
 use crate::semantics::segment::{self, beyond, bond_ports, hidden, is_bridged, resolve, uppers, Resolved};
 use crate::semantics::source;
 
@@ -313,6 +313,8 @@ impl<'a> Walk<'a, '_> {
         let kind = address_type(host, packet.src, None);
         let keep =
             packet.family() == Family::Ipv6 || matches!(kind, AddressType::Local | AddressType::Unicast);
+        let told =
+            dissects(host, packet.family()) && self.suppose(2, format!("{}: {DISSECTED}", host.name)) == 1;
         let flow = Flow {
             dst: packet.dst,
             src: keep.then_some(packet.src),
@@ -322,8 +324,8 @@ impl<'a> Walk<'a, '_> {
             bound: false,
             mark: packet.mark,
             tos: packet.tos,
-            protocol: None,
-            ports: None,
+            protocol: told.then(|| packet.transport.protocol()),
+            ports: packet.transport.ports().filter(|_| told),
         };
         self.route_out(host, &flow).map(|(way, _)| way)
     }

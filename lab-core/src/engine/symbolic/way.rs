@@ -10,7 +10,7 @@ use super::hook::Passing;
 use crate::addr::Family;
 use crate::model::{AddressType, Host, InterfaceKind, RouteKind, Stage};
 use crate::semantics::addrtype::address_type;
-use crate::semantics::routing::{on_one_link, past_gateways};
+use crate::semantics::routing::{dissects, on_one_link, past_gateways, DISSECTED};
 use crate::semantics::sets::Route;
 use crate::semantics::source;
 use crate::space::{Error, Field, Mapping, Ref, Source};
@@ -380,26 +380,34 @@ impl<'a> Symbolic<'a> {
         let parts = self.by_address(&flow, src, nets, |a| {
             a.is_ipv6() || matches!(address_type(host, a, None), AddressType::Local | AddressType::Unicast)
         })?;
+        let family = flow.family(&self.sets.store).unwrap_or(Family::Ipv4);
         let before = way.map(|way| way.device.name.as_str());
         let vrf = before.and_then(|device| host.vrf_of(device)).map(|vrf| vrf.name.as_str());
         for (keep, part) in parts {
             let linked = ["fe80::/10", "ff00::/8"].into_iter().filter_map(|net| net.parse().ok());
             let dst = part.now.ends.dst;
             for (linked, part) in self.by_address(&part, dst, || linked.collect(), on_one_link)? {
-                let asked = Asked {
-                    src: keep.then_some(src),
-                    oif: before.filter(|_| linked),
-                    vrf,
-                    tos: part.now.tos,
-                    protocol: None,
-                    ports: false,
+                let told = match dissects(host, family) {
+                    true => vec![false, true],
+                    false => vec![false],
                 };
-                for (routed, part) in self.route_out(host, &part, asked)? {
-                    match routed {
-                        Routed::By(way, _) => next.push((part, Some(way))),
-                        Routed::Errno(errno) => self.dropped(part, &host.name, Stage::Send(errno.into())),
-                        Routed::Unknown(why) => {
-                            next.push((part.claimless(&[format!("{}: {why}", host.name)]), way));
+                let why = format!("{}: {DISSECTED}", host.name);
+                for (told, part) in Self::either(&part, told, &why) {
+                    let asked = Asked {
+                        src: keep.then_some(src),
+                        oif: before.filter(|_| linked),
+                        vrf,
+                        tos: part.now.tos,
+                        protocol: told.then_some(part.kind.1),
+                        ports: told,
+                    };
+                    for (routed, part) in self.route_out(host, &part, asked)? {
+                        match routed {
+                            Routed::By(way, _) => next.push((part, Some(way))),
+                            Routed::Errno(errno) => self.dropped(part, &host.name, Stage::Send(errno.into())),
+                            Routed::Unknown(why) => {
+                                next.push((part.claimless(&[format!("{}: {why}", host.name)]), way));
+                            }
                         }
                     }
                 }

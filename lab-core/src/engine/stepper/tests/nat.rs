@@ -318,3 +318,24 @@ fn of_a_range_of_ipv6_nat_may_pick_what_lies_outside() {
     assert!(!open("fd09::4-fd09::5"));
     assert!(open("fd09::ffff:ffff-fd09::1:0:0"));
 }
+
+#[test]
+fn whether_policy_rules_see_the_protocol_of_what_is_routed_again_depends_on_the_kernel() {
+    let mut lab = Build::line();
+    lab.rules(
+        "client",
+        "*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -d 10.0.9.9 -j DNAT --to-destination 10.0.2.2",
+    );
+    let outcomes = |lab: &Build| {
+        let sent = [("client", udp(("0.0.0.0", 1), ("10.0.9.9", 53)))];
+        let ways = all(8, |choices| lab.run(choices, &sent));
+        ways.results.iter().map(|w| matches!(w.outcome, Outcome::Delivered { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(outcomes(&lab), [true]);
+    lab.get("client").rules = default_rules();
+    let to = "10.0.2.2/32".parse().ok();
+    let rule =
+        PolicyRule { destination: to, protocol: Some(17), ..policy_rule(100, PolicyAction::Blackhole) };
+    lab.get("client").rules.insert(1, rule);
+    assert_eq!(outcomes(&lab), [true, false]);
+}
