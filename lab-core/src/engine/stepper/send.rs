@@ -357,15 +357,17 @@ impl<'a> Walk<'a, '_> {
             let why = format!("{}: who answers first for {}", host.name, way.next_hop);
             found = Resolved::Mac(macs[self.suppose(macs.len(), why)]);
         }
-        if skb.packet.on_wire() > device.mtu {
+        let mtu = way.mtu();
+        if skb.packet.on_wire() > mtu {
             let v4 = skb.packet.family() == Family::Ipv4;
             if skb.packet.df || !v4 {
-                // Only what did not ask before comes here: a tunnel's own packets.
+                // Only what did not ask before comes here: a tunnel's own packets,
+                // and what the host itself sends.
                 let kind = if v4 { AnswerKind::Icmp(3, 4) } else { AnswerKind::Icmp6(2, 0) };
                 let by = Decision::Stage { host: host.name.clone(), stage: Stage::Mtu };
                 return self.answer(host, &skb, kind, by, false);
             }
-            skb.packet.fragment = Some(device.mtu);
+            skb.packet.fragment = Some(mtu);
         }
         match found {
             Resolved::Mac(mac) => {

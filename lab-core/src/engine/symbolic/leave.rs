@@ -101,13 +101,15 @@ impl<'a> Symbolic<'a> {
             self.push(Step::Receive(host, device, flow));
             return Ok(());
         }
-        if flow.now.on_wire() > device.mtu {
+        let mtu = way.mtu();
+        if flow.now.on_wire() > mtu {
             if flow.now.df || flow.family(&self.sets.store) == Some(Family::Ipv6) {
-                // Only what did not ask before comes here: a tunnel's own packets.
+                // Only what did not ask before comes here: a tunnel's own packets,
+                // and what the host itself sends.
                 self.refused_at(flow, &host.name, Stage::Mtu);
                 return Ok(());
             }
-            flow.now.fragment = Some(device.mtu);
+            flow.now.fragment = Some(mtu);
         }
         for (found, mut flow) in self.neighbours(host, way, flow)? {
             flow.tags.clear();

@@ -1,7 +1,8 @@
 use super::build::{ping, tcp, udp, Build};
 use super::{answer, seen, stage};
 use crate::addr::Family;
-use crate::engine::explore::all;
+use crate::engine::explore::{all, Choices};
+use crate::engine::stepper::{walk, Entry, Sender, World};
 use crate::model::{
     AnswerKind, InterfaceKind, Outcome, PolicyAction, PolicyRule, RouteTable, Stage, TcpFlags, Vxlan,
 };
@@ -318,4 +319,19 @@ fn what_a_host_has_that_is_not_modelled_makes_its_answers_open() {
     lab.get("router").unmodelled.push(item);
     assert!(!lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]).unknown.is_empty());
     assert!(lab.send(&[("client", ping("0.0.0.0", "10.0.1.2"))]).unknown.is_empty());
+}
+
+#[test]
+fn what_a_host_sends_by_a_route_with_a_smaller_mtu_is_too_big_for_itself() {
+    let mut lab = Build::line();
+    lab.route("client", "fd02::/64 via fd01::1 dev eth0");
+    lab.get("client").routes.last_mut().unwrap().mtu = Some(1400);
+    let sent = |length| {
+        let mut packet = udp(("fd01::2", 1), ("fd02::2", 53));
+        packet.length = length;
+        let entry = Entry::Send("client".into(), Sender::Raw);
+        walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet)
+    };
+    assert_eq!(answer(&sent(1401)).kind, AnswerKind::Icmp6(2, 0));
+    assert_eq!(seen(&sent(1400)).length, 1400);
 }
