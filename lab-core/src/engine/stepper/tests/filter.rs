@@ -1,8 +1,9 @@
 use super::build::{ping, tcp, udp, Build};
 use super::{rule, seen};
 use crate::engine::explore::all;
+use crate::engine::journey::Event;
 use crate::formats::nft_json;
-use crate::model::{Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
+use crate::model::{ConntrackState, Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
 
 fn nft(lab: &mut Build, host: &str, objects: &str) {
     let text = format!("{{\"nftables\":[{objects}]}}");
@@ -277,5 +278,42 @@ fn that_nat_has_settled_an_end_counts_in_the_status_of_a_connection() {
         );
         let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.2.2", 53)))]);
         assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{settled}");
+    }
+}
+
+#[test]
+fn a_syn_opens_anew_what_its_own_side_reset_and_not_what_the_other_did() {
+    let (client, server) = (("10.0.1.2", 4000), ("10.0.2.2", 80));
+    let there = |flags| ("client", tcp(client, server, flags));
+    let back = |flags| ("server", tcp(server, client, flags));
+    let (syn, ack, reset) = (TcpFlags::SYN, TcpFlags::ACK, TcpFlags::RST);
+    let state = |last: (&str, Packet)| {
+        let mut lab = Build::line();
+        lab.rules("router", "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m state --state NEW -j ACCEPT");
+        let opening = [there(syn), back(syn | ack), there(ack), last];
+        lab.send(&opening);
+        let all: Vec<_> = opening.into_iter().chain([there(syn)]).collect();
+        let journey = lab.send(&all);
+        journey.events.iter().find_map(|event| match event {
+            Event::Tracked { host, state } if host == "router" => Some(*state),
+            _ => None,
+        })
+    };
+    assert_eq!(state(there(reset | ack)), Some(ConntrackState::New));
+    assert_ne!(state(back(reset | ack)), Some(ConntrackState::New));
+}
+
+#[test]
+fn a_flag_of_a_status_is_asked_for_alone() {
+    for (flag, drops) in [("dnat", true), ("snat", false)] {
+        let mut lab = Build::line();
+        lab.rules("router", "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to 10.0.2.2");
+        let asked =
+            format!(r#"{{"match":{{"op":"in","left":{{"ct":{{"key":"status"}}}},"right":"{flag}"}}}}"#);
+        let chain = forward_chain("lab", 0, "accept");
+        let rule = r#"{"rule":{"family":"inet","table":"lab","chain":"fwd","expr":"#;
+        nft(&mut lab, "router", &format!(r#"{chain},{rule}[{asked},{{"drop":null}}]}}}}"#));
+        let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.9.9", 53)))]);
+        assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{flag}");
     }
 }

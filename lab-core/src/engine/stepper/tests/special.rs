@@ -152,3 +152,26 @@ fn the_first_address_of_a_prefix_on_a_link_is_of_type_anycast_for_rules_of_ipv6(
     assert!(!dropped("fd02::", "--limit-iface-in"));
     assert!(!dropped("fd02::2", ""));
 }
+
+#[test]
+fn the_loopback_address_of_ipv6_neither_comes_nor_goes_by_a_wire() {
+    let lab = Build::line();
+    for (src, dst) in [("::1", "fd01::1"), ("fd01::2", "::1"), ("::1", "::1")] {
+        assert_eq!(*stage(&lab.send(&[("router:eth0", udp((src, 1), (dst, 53)))])), Stage::Martian, "{src}");
+    }
+}
+
+#[test]
+fn of_a_broadcast_that_passes_nat_twice_nothing_is_known_if_a_chain_for_nat_marks_it() {
+    let open = |rules: &str| {
+        let mut lab = Build::line();
+        lab.rules("client", rules);
+        let journey =
+            lab.run(&mut Choices::default(), &[("client", udp(("10.0.1.2", 1), ("10.0.1.255", 53)))]);
+        !journey.unknown.is_empty()
+    };
+    let chain = ":POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j MARK --set-mark 1";
+    let before = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j MARK --set-mark 1";
+    assert!(!open(&format!("*mangle\n{chain}\nCOMMIT\n{before}")));
+    assert!(open(&format!("*nat\n{chain}")));
+}
