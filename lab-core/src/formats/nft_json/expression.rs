@@ -174,6 +174,14 @@ fn shift(operands: &Value, join: fn(Box<Expression>, u8) -> Expression) -> Optio
     Some(Looked { expression: join(Box::new(looked.expression), by), ..looked })
 }
 
+/// Whether a part of a concatenation is a code point by the shift with which it is
+/// read. `nft` 1.0.6 shows that shift there, and shifts the values of the other
+/// parts by it, so that what they are is not known.
+fn shifted(part: &Expression) -> bool {
+    let Expression::ShiftRight(inner, _) = part else { return false };
+    matches!(**inner, Expression::IpDscp | Expression::Ip6Dscp)
+}
+
 fn concat(parts: &Value) -> Option<Looked> {
     let mut all = Looked { expression: Expression::Constant(0), writings: Vec::new(), families: Vec::new() };
     let mut expressions = Vec::new();
@@ -182,6 +190,9 @@ fn concat(parts: &Value) -> Option<Looked> {
         expressions.push(looked.expression);
         all.writings.extend(looked.writings);
         all.families.extend(looked.families);
+    }
+    if expressions.iter().any(shifted) {
+        return None;
     }
     Some(Looked { expression: Expression::Concat(expressions), ..all })
 }

@@ -192,6 +192,15 @@ fn which_device_comes_before_another_is_not_known() {
 }
 
 #[test]
+fn what_stands_beside_a_shifted_code_point_is_not_known() {
+    let field = |name: &str| format!(r#"{{"payload": {{"protocol": "ip6", "field": "{name}"}}}}"#);
+    let left = format!(r#"{{"concat": [{{">>": [{}, 6]}}, {}]}}"#, field("dscp"), field("hoplimit"));
+    let right = r#"{"set": [{"concat": ["cs0", 0]}]}"#;
+    let text = format!(r#"{{"match": {{"op": "==", "left": {left}, "right": {right}}}}}"#);
+    assert!(matches!(statements(&text)[0], Statement::Match(Match::Unmodelled { .. })));
+}
+
+#[test]
 fn the_family_of_an_original_address_is_asked_first() {
     let text = r#"{"match": {"op": "==", "left": {"ct": {"key": "ip daddr", "dir": "original"}}, "right": "10.0.0.1"}}"#;
     let found = statements(text);

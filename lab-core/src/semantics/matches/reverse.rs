@@ -47,9 +47,14 @@ pub fn holds(at: &Context, loose: bool, valid_mark: bool, accept_local: bool) ->
         Lookup::Unknown(why) => Tri::Unknown(why),
         Lookup::NoRoute | Lookup::Refused(_) => Tri::No,
         Lookup::Found(route, hops) => {
-            let usable = route.kind == RouteKind::Unicast || (route.kind == RouteKind::Local && accept_local);
-            let here = uses(at.host, hops, input);
-            (usable && (here || loose)).into()
+            let here = loose || uses(at.host, hops, input);
+            match route.kind {
+                RouteKind::Unicast => here,
+                // Whose own address it is, IPv6 does not ask.
+                RouteKind::Local => accept_local && (here || packet.src.is_ipv6()),
+                _ => false,
+            }
+            .into()
         }
     }
 }

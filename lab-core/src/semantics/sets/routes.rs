@@ -529,10 +529,16 @@ impl Sets {
                     }
                     Some(Route::Found(route, hops)) => {
                         let kind = host.routes[*route].kind;
-                        let usable = kind == RouteKind::Unicast || (kind == RouteKind::Local && accept_local);
                         let hops = hops.iter().map(|(r, h)| &host.routes[*r].next_hops[*h]);
                         let there = uses(host, hops, &interface.name);
-                        if usable && (there || loose) {
+                        // Whose own address it is, IPv6 does not ask.
+                        let own = accept_local && (there || loose || family == Family::Ipv6);
+                        let passes = match kind {
+                            RouteKind::Unicast => there || loose,
+                            RouteKind::Local => own,
+                            _ => false,
+                        };
+                        if passes {
                             Ref::ALL
                         } else {
                             Ref::NONE

@@ -175,3 +175,17 @@ fn of_a_broadcast_that_passes_nat_twice_nothing_is_known_if_a_chain_for_nat_mark
     assert!(!open(&format!("*mangle\n{chain}\nCOMMIT\n{before}")));
     assert!(open(&format!("*nat\n{chain}")));
 }
+
+#[test]
+fn a_rule_that_accepts_local_sources_asks_ipv6_not_whose_address_it_is() {
+    let passes = |family: &str, src, dst| {
+        let mut lab = Build::line();
+        let rule = "-A PREROUTING -m rpfilter --accept-local --invert -j DROP";
+        lab.rules("router", &format!("{family}*raw\n:PREROUTING ACCEPT [0:0]\n{rule}"));
+        let journey = lab.run(&mut Choices::default(), &[("router:eth0", udp((src, 1), (dst, 53)))]);
+        !matches!(journey.outcome, Outcome::Dropped { by: Decision::Rule(_) })
+    };
+    assert!(passes("# ip6tables\n", "fd02::1", "fd01::1"));
+    assert!(!passes("", "10.0.2.1", "10.0.1.1"));
+    assert!(passes("", "10.0.1.1", "10.0.1.1"));
+}
