@@ -226,7 +226,7 @@ pub fn by_link_alone(dst: IpAddr) -> bool {
 
 /// Whether what OUTPUT sends there instead stays on the link that it was to
 /// leave by (`ip6_route_me_harder`).
-pub(crate) fn on_one_link(dst: IpAddr) -> bool {
+pub(crate) fn stays_on_link(dst: IpAddr) -> bool {
     by_link_alone(dst) && !dst.is_loopback()
 }
 

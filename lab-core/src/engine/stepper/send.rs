@@ -14,7 +14,9 @@ use crate::model::{
 };
 use crate::semantics::addrtype::address_type;
 use crate::semantics::conntrack::Info;
-use crate::semantics::routing::{dissects, lookup, on_one_link, past_gateways, vrf, Flow, Lookup, DISSECTED};
+use crate::semantics::routing::{
+    dissects, lookup, past_gateways, stays_on_link, vrf, Flow, Lookup, DISSECTED,
+};
 use crate::semantics::segment::{self, beyond, bond_ports, hidden, is_bridged, resolve, uppers, Resolved};
 use crate::semantics::source;
 
@@ -319,7 +321,7 @@ impl<'a> Walk<'a, '_> {
             dst: packet.dst,
             src: keep.then_some(packet.src),
             iif: "lo",
-            oif: on_one_link(packet.dst).then_some(before.name.as_str()),
+            oif: stays_on_link(packet.dst).then_some(before.name.as_str()),
             vrf: host.vrf_of(&before.name).map(|vrf| vrf.name.as_str()),
             bound: false,
             mark: packet.mark,

@@ -10,7 +10,7 @@ use super::hook::Passing;
 use crate::addr::Family;
 use crate::model::{AddressType, Host, InterfaceKind, RouteKind, Stage};
 use crate::semantics::addrtype::address_type;
-use crate::semantics::routing::{dissects, on_one_link, past_gateways, DISSECTED};
+use crate::semantics::routing::{dissects, past_gateways, stays_on_link, DISSECTED};
 use crate::semantics::sets::Route;
 use crate::semantics::source;
 use crate::space::{Error, Field, Mapping, Ref, Source};
@@ -386,7 +386,7 @@ impl<'a> Symbolic<'a> {
         for (keep, part) in parts {
             let linked = ["fe80::/10", "ff00::/8"].into_iter().filter_map(|net| net.parse().ok());
             let dst = part.now.ends.dst;
-            for (linked, part) in self.by_address(&part, dst, || linked.collect(), on_one_link)? {
+            for (linked, part) in self.by_address(&part, dst, || linked.collect(), stays_on_link)? {
                 let told = match dissects(host, family) {
                     true => vec![false, true],
                     false => vec![false],

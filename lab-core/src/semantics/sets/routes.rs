@@ -476,7 +476,7 @@ impl Sets {
 
     /// What the reverse path test of a rule says of packets from nowhere without
     /// asking for a route, and `asked` of all others.
-    fn from_nowhere(&mut self, family: Family, asked: Ref) -> Set {
+    fn but_from_nowhere(&mut self, family: Family, asked: Ref) -> Set {
         if family == Family::Ipv6 {
             let nowhere = self.prefix(Field::Src, "::/128")?;
             return self.store.choose(nowhere, Ref::ALL, asked);
@@ -551,7 +551,7 @@ impl Sets {
                     let open = self.store.where_leaf(passes, &|leaf| leaf == 2)?;
                     set = self.store.choose(open, unknown, set)?;
                 }
-                let set = self.from_nowhere(family, set)?;
+                let set = self.but_from_nowhere(family, set)?;
                 let family = self.store.family(family)?;
                 let set = self.store.guard(family, set)?;
                 here = self.store.or_else(here, set)?;

@@ -317,3 +317,20 @@ fn a_flag_of_a_status_is_asked_for_alone() {
         assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{flag}");
     }
 }
+
+#[test]
+fn a_code_point_is_the_upper_six_bits_of_the_service_field() {
+    for (family, ends) in [("ip", ("10.0.1.2", "10.0.2.2")), ("ip6", ("fd01::2", "fd02::2"))] {
+        for (tos, drops) in [(0x20, true), (0x23, true), (0x24, false)] {
+            let mut lab = Build::line();
+            let left = format!(r#"{{"payload":{{"protocol":"{family}","field":"dscp"}}}}"#);
+            let asked = format!(r#"{{"match":{{"op":"==","left":{left},"right":"cs1"}}}}"#);
+            let chain = forward_chain("lab", 0, "accept");
+            let rule = r#"{"rule":{"family":"inet","table":"lab","chain":"fwd","expr":"#;
+            nft(&mut lab, "router", &format!(r#"{chain},{rule}[{asked},{{"drop":null}}]}}}}"#));
+            let packet = Packet { tos, ..udp((ends.0, 1), (ends.1, 53)) };
+            let journey = lab.send(&[("client", packet)]);
+            assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{family} {tos:#x}");
+        }
+    }
+}
