@@ -16,7 +16,8 @@ use super::{Context, Tri};
 use crate::addr::{Family, Mac, PortRange};
 use crate::model::{
     AddressType, Atom, Comparison, ConntrackState, Direction, Expression, FibResult, Hook, InterfaceKind,
-    NftElement, NftMap, NftMatch, NftSet, NftSetRef, PacketType, PortValue, RouteKind, Transport, Verdict,
+    NftElement, NftMap, NftMatch, NftSet, NftSetRef, PacketType, PortValue, Route, RouteKind, Transport,
+    Verdict,
 };
 
 /// Why nothing is known of a route asked for in INPUT: newer kernels do not look
@@ -274,8 +275,7 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
         Lookup::Unknown(why) => Value::Unknown(why),
         Lookup::NoRoute | Lookup::Refused(_) => found(None),
         Lookup::Found(route, hops) => {
-            let group = asked.is_ipv6() && route.kind == RouteKind::Multicast;
-            if route.kind != RouteKind::Unicast && !group {
+            if !fib_tells(route) {
                 return found(None);
             }
             match device {
@@ -283,6 +283,15 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
                 None => found(hops.first().and_then(|h| h.interface.as_deref())),
             }
         }
+    }
+}
+
+/// Whether `fib … oif` tells by what device a route leads: IPv4 keeps to itself what
+/// is local (`nft_fib4_eval`), IPv6 what is anybody's, too (`nft_fib6_eval`).
+pub(super) fn fib_tells(route: &Route) -> bool {
+    match route.family {
+        Family::Ipv4 => route.kind != RouteKind::Local,
+        Family::Ipv6 => !matches!(route.kind, RouteKind::Local | RouteKind::Anycast),
     }
 }
 

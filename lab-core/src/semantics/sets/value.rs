@@ -11,11 +11,10 @@ use super::{Sets, Site};
 use crate::addr::Family;
 use crate::model::{
     Atom, ConntrackState, Direction, Expression, FibResult, Hook, Host, InterfaceKind, NftElement, NftMap,
-    RouteKind,
 };
 use crate::semantics::conntrack::TEMPLATE;
 use crate::semantics::input::uses;
-use crate::semantics::nftexpr::TYPE_IN_VRF;
+use crate::semantics::nftexpr::{fib_tells, TYPE_IN_VRF};
 use crate::space::{ct, Error, Field, Mapping, Ref, Source};
 
 /// One bit of a value.
@@ -439,12 +438,9 @@ impl Sets {
                 }
                 let routes = sets.asked(at.host, family, &mut mapping, asked, "lo", (oif, vrf))?;
                 let Sets { store, routes: cache, names, .. } = sets;
-                let leads = |kind: RouteKind| {
-                    kind == RouteKind::Unicast || family == Family::Ipv6 && kind == RouteKind::Multicast
-                };
                 let named = store.map_leaves(routes, &mut |leaf| match cache.leaves.value(leaf) {
                     Some(Route::Unknown(_)) => Ref::leaf(UNKNOWN),
-                    Some(Route::Found(route, hops)) if leads(at.host.routes[*route].kind) => {
+                    Some(Route::Found(route, hops)) if fib_tells(&at.host.routes[*route]) => {
                         let mut hops = hops.iter().map(|(r, h)| &at.host.routes[*r].next_hops[*h]);
                         let name = match device {
                             Some(device) => uses(at.host, hops, device).then_some(device),

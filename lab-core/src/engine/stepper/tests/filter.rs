@@ -1,9 +1,9 @@
 use super::build::{ping, tcp, udp, Build};
 use super::{rule, seen};
-use crate::engine::explore::all;
+use crate::engine::explore::{all, Choices};
 use crate::engine::journey::Event;
 use crate::formats::nft_json;
-use crate::model::{ConntrackState, Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
+use crate::model::{ConntrackState, Decision, Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
 
 fn nft(lab: &mut Build, host: &str, objects: &str) {
     let text = format!("{{\"nftables\":[{objects}]}}");
@@ -332,5 +332,20 @@ fn a_code_point_is_the_upper_six_bits_of_the_service_field() {
             let journey = lab.send(&[("client", packet)]);
             assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{family} {tos:#x}");
         }
+    }
+}
+
+#[test]
+fn fib_tells_the_device_of_a_broadcast_and_none_of_what_is_local() {
+    for (dst, drops) in [("10.0.2.255", true), ("10.0.2.2", true), ("10.0.2.1", false)] {
+        let mut lab = Build::line();
+        let chain = forward_chain("lab", 0, "accept").replace("forward", "prerouting");
+        let left = r#"{"fib":{"result":"oif","flags":["daddr"]}}"#;
+        let asked = format!(r#"{{"match":{{"op":"==","left":{left},"right":"eth1"}}}}"#);
+        let rule = r#"{"rule":{"family":"inet","table":"lab","chain":"fwd","expr":"#;
+        nft(&mut lab, "router", &format!(r#"{chain},{rule}[{asked},{{"drop":null}}]}}}}"#));
+        let journey = lab.run(&mut Choices::default(), &[("client", udp(("10.0.1.2", 1), (dst, 53)))]);
+        let by_rule = matches!(journey.outcome, Outcome::Dropped { by: Decision::Rule(_) });
+        assert_eq!(by_rule, drops, "{dst}");
     }
 }
