@@ -337,8 +337,9 @@ fn rule_text(rule: &PolicyRule) -> String {
 
 /// Makes tunnels forget what they learned from frames, also from those that
 /// hosts send of their own accord: rules may have rewritten where they came
-/// from.
-pub fn unlearn(lab: &Lab, built: &Built) {
+/// from. How much that was.
+pub fn unlearn(lab: &Lab, built: &Built) -> usize {
+    let mut learned = 0;
     for (name, space) in &built.hosts {
         let devices = lab.host(name).into_iter().flat_map(|host| &host.interfaces);
         let learning = |i: &&Interface| matches!(&i.kind, InterfaceKind::Vxlan(vxlan) if vxlan.learning);
@@ -348,8 +349,10 @@ pub fn unlearn(lab: &Lab, built: &Built) {
             for entry in known.iter().filter(|entry| entry["state"] == "") {
                 if let (Some(mac), Some(to)) = (entry["mac"].as_str(), entry["dst"].as_str()) {
                     space.run("bridge", &["fdb", "del", mac, "dev", &device.name, "dst", to], "");
+                    learned += 1;
                 }
             }
         }
     }
+    learned
 }

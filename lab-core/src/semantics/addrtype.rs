@@ -87,11 +87,10 @@ pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> Addre
             if v6.is_multicast() {
                 return AddressType::Multicast;
             }
-            if v6.is_unspecified() {
-                return AddressType::Unspec;
-            }
             match lookup(host, &Flow { vrf: device, ..flow }) {
                 Lookup::Found(route, hops) if anycast(route, &hops, address) => AddressType::Anycast,
+                // Told only where a route leads there (__nft_fib6_eval_type).
+                Lookup::Found(..) if v6.is_unspecified() => AddressType::Unspec,
                 Lookup::Found(route, hops) => {
                     let there = device.is_none_or(|d| hops.iter().any(|h| h.interface.as_deref() == Some(d)));
                     if there || route.kind == RouteKind::Unicast {

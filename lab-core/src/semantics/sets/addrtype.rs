@@ -99,6 +99,11 @@ impl Sets {
         let typed = self.with_anycast(host, field, found, typed)?;
         let groups = self.prefix(field, "ff00::/8")?;
         let none = self.prefix(field, "::/128")?;
+        let led = self.store.where_leaf(typed, &|leaf| {
+            let kinds = [AddressType::Unicast, AddressType::Local].map(type_leaf);
+            kinds.contains(&Ref::leaf(leaf))
+        })?;
+        let none = self.store.guard(none, led)?;
         let typed = self.store.choose(none, type_leaf(AddressType::Unspec), typed)?;
         self.store.choose(groups, type_leaf(AddressType::Multicast), typed)
     }

@@ -349,3 +349,19 @@ fn fib_tells_the_device_of_a_broadcast_and_none_of_what_is_local() {
         assert_eq!(by_rule, drops, "{dst}");
     }
 }
+
+#[test]
+fn the_type_of_nowhere_is_that_of_its_route_where_none_leads_there() {
+    for (route, drops) in [("default via fd02::2 dev eth1", false), ("blackhole 10.9.9.9/32", true)] {
+        let mut lab = Build::line();
+        lab.route("router", route);
+        let chain = forward_chain("lab", 0, "accept").replace("forward", "prerouting");
+        let left = r#"{"fib":{"result":"type","flags":["saddr"]}}"#;
+        let asked = format!(r#"{{"match":{{"op":"==","left":{left},"right":"unreachable"}}}}"#);
+        let rule = r#"{"rule":{"family":"inet","table":"lab","chain":"fwd","expr":"#;
+        nft(&mut lab, "router", &format!(r#"{chain},{rule}[{asked},{{"drop":null}}]}}}}"#));
+        let journey = lab.run(&mut Choices::default(), &[("router:eth0", udp(("::", 1), ("fd01::1", 53)))]);
+        let by_rule = matches!(journey.outcome, Outcome::Dropped { by: Decision::Rule(_) });
+        assert_eq!(by_rule, drops, "{route}");
+    }
+}
