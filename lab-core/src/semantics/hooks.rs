@@ -83,8 +83,11 @@ pub fn tracks(host: &Host, family: Family) -> bool {
 /// Whether a match lets only packets of another family pass: what is computed for
 /// NAT stands behind one.
 fn for_other(statement: &Statement, family: Family) -> bool {
-    let Statement::Match(Match::Nft(condition)) = statement else { return false };
-    condition.left == Expression::Nfproto && **condition != NftMatch::of_family(family)
+    let other = match family {
+        Family::Ipv4 => Family::Ipv6,
+        Family::Ipv6 => Family::Ipv4,
+    };
+    matches!(statement, Statement::Match(Match::Nft(only)) if **only == NftMatch::of_family(other))
 }
 
 /// Whether a match that is not modelled asks for connections by its name, or as

@@ -461,6 +461,22 @@ fn proxies_ndp(receiver: Receiver) -> bool {
     setting("all").max(setting(&receiver.device.name)).is_some_and(|v| v != 0)
 }
 
+/// What asks for an address, as routing sees it.
+pub(crate) fn question(src: IpAddr, dst: IpAddr) -> Packet {
+    Packet {
+        src,
+        dst,
+        ttl: 64,
+        tos: 0,
+        length: 28,
+        df: false,
+        fragment: None,
+        mark: 0,
+        transport: Transport::Other(0),
+        payload: Payload::Data,
+    }
+}
+
 /// Whether a host answers ARP or ND for an address on a device.
 ///
 /// ARP answers for any address whose route is local, on whatever interface
@@ -478,18 +494,7 @@ fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> Tri {
     if Family::of(target) == Family::Ipv6 {
         return (here() || (proxied() && proxies_ndp(receiver))).into();
     }
-    let question = Packet {
-        src: asker.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
-        dst: target,
-        ttl: 64,
-        tos: 0,
-        length: 28,
-        df: false,
-        fragment: None,
-        mark: 0,
-        transport: Transport::Other(0),
-        payload: Payload::Data,
-    };
+    let question = question(asker.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)), target);
     let setting = |key: &str| {
         host.sysctls
             .interface("ipv4", "all", key)

@@ -125,7 +125,7 @@ pub mod ct {
 
     /// The place of one of these in its field, from the left.
     pub(crate) const fn place(bit: u32) -> u32 {
-        super::Field::CtBits.bit(8 - bit.trailing_zeros())
+        super::Field::CtBits.bit(super::Field::CtBits.width() - 1 - bit.trailing_zeros())
     }
 }
 

@@ -8,12 +8,10 @@ use super::engine::{address, Symbolic};
 use super::flow::{Flow, HookEnds, Tracked, Way};
 use super::walk::Step;
 use crate::addr::{Family, Mac};
-use crate::model::{
-    Hook, HopDirection, Host, Interface, InterfaceKind, Lab, Packet, Payload, Stage, Transport,
-};
+use crate::model::{Hook, HopDirection, Host, Interface, InterfaceKind, Lab, Stage};
 use crate::semantics::conntrack::Info;
 use crate::semantics::hooks::{alters_in_nat, TWICE};
-use crate::semantics::segment::{behind, resolve, Resolved};
+use crate::semantics::segment::{behind, question, resolve, Resolved};
 use crate::space::Error;
 
 /// Stands for the address of whoever answers outside the lab: nobody's inside.
@@ -163,19 +161,8 @@ impl<'a> Symbolic<'a> {
         let unspecified = address(0, v6);
         let mut parts = Vec::new();
         for (asker, flow) in asking {
-            let packet = |dst: IpAddr| Packet {
-                // An address that is nobody's own stands for all others.
-                src: asker.unwrap_or(unspecified),
-                dst,
-                ttl: 64,
-                tos: 0,
-                length: 28,
-                df: false,
-                fragment: None,
-                mark: 0,
-                transport: Transport::Other(0),
-                payload: Payload::Data,
-            };
+            // An address that is nobody's own stands for all others.
+            let packet = |dst: IpAddr| question(asker.unwrap_or(unspecified), dst);
             match way.gateway {
                 Some(gateway) => {
                     let found = resolve(lab, host, device, gateway, way.broadcast, &packet(gateway));

@@ -128,9 +128,6 @@ impl Sets {
         const THERE: Ref = Ref::leaf((1 << 31) - 4);
         let Sets { store, routes, .. } = self;
         let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
-            Some(Route::Found(route, _)) if host.routes[*route].kind == RouteKind::Anycast => {
-                type_leaf(AddressType::Anycast)
-            }
             Some(Route::Found(..)) => THERE,
             Some(Route::Unknown(_)) | None => unicast,
             Some(Route::Refused(_) | Route::NoRoute) => type_leaf(AddressType::Unreachable),

@@ -234,9 +234,10 @@ fn nat_of_one_family_tracks_that_family_alone() {
             "prio": 0, "policy": "accept"}}}},"#
         )
     };
+    let not_v6 = r#"{"match": {"op": "!=", "left": {"meta": {"key": "nfproto"}}, "right": "ipv6"}},"#;
     let map = r#"{"map": {"key": {"payload": {"protocol": "tcp", "field": "dport"}},
         "data": {"set": [[22, "10.0.2.9"]]}}}"#;
-    for address in [r#""10.0.2.9""#, map] {
+    for (before, address) in [("", r#""10.0.2.9""#), ("", map), (not_v6, map)] {
         let mut lab = Build::line();
         nft(
             &mut lab,
@@ -245,7 +246,7 @@ fn nat_of_one_family_tracks_that_family_alone() {
                 r#"{{"table": {{"family": "inet", "name": "lab"}}}}, {} {}
                 {{"rule": {{"family": "inet", "table": "lab", "chain": "prerouting", "expr": [{{"drop": null}}]}}}},
                 {{"rule": {{"family": "inet", "table": "lab", "chain": "postrouting", "expr": [
-                    {{"snat": {{"family": "ip", "addr": {address}}}}}]}}}}"#,
+                    {before}{{"snat": {{"family": "ip", "addr": {address}}}}}]}}}}"#,
                 chain("prerouting"),
                 chain("postrouting")
             ),
