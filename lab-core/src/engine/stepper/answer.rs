@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::semantics::addrtype::{address_type, anycast};
 use crate::semantics::icmp;
-use crate::semantics::routing::{lookup, Flow, Lookup};
+use crate::semantics::routing::{link_local, lookup, Flow, Lookup};
 use crate::semantics::source;
 
 /// Whether the route to an address says which source to use: asked for before
@@ -194,11 +194,14 @@ impl<'a> Walk<'a, '_> {
         let unspecified = |a: &IpAddr| !a.is_unspecified();
         let name = |vrf: &'a Interface| vrf.name.as_str();
         let draft = icmp::error(host, packet, kind, src.unwrap_or(packet.dst));
+        // A link-local address is one of the link that has the packet now.
+        let held = about.leaves_by.as_deref().or(about.device.as_deref()).filter(|d| *d != "lo");
+        let scoped = matches!(kind, AnswerKind::Icmp6(..)) && link_local(packet.src);
         let flow = Flow {
             dst: packet.src,
             src: src.filter(unspecified),
             iif: "lo",
-            oif: None,
+            oif: held.filter(|_| scoped),
             // In the VRF of the device that has the packet (icmp_route_lookup).
             vrf: about.leaves_by.as_ref().or(about.device.as_ref()).and_then(|d| host.vrf_of(d)).map(name),
             bound: false,

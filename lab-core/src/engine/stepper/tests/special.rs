@@ -89,6 +89,22 @@ fn an_icmpv6_error_about_a_packet_to_a_routers_anycast_address_comes_from_there(
     assert_eq!(answer(&journey).from_addr.to_string(), "fd02::");
 }
 
+/// `icmp6_send`: such an address is one of the link that has the packet.
+#[test]
+fn an_icmpv6_error_to_a_link_local_address_leaves_by_the_link_that_has_the_packet() {
+    let mut lab = Build::line();
+    lab.rules(
+        "router",
+        "# ip6tables\n*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j SNAT --to-source fe80::1",
+    );
+    lab.route("router", "default via fd01::2 dev eth0");
+    let unknown = udp(("fd01::2", 22), ("fd02::9", 53));
+    assert_eq!(lab.send(&[("client", unknown.clone())]).outcome.name(), "dropped");
+    lab.route("router", "default via fd02::2 dev eth1");
+    let journey = lab.send(&[("client", unknown)]);
+    assert_eq!((answer(&journey).kind, answer(&journey).came_back), (AnswerKind::Icmp6(1, 3), true));
+}
+
 /// `rt6_need_strict`: what comes in by a wire finds no way to the loopback's
 /// address, which no route by that wire has.
 #[test]
