@@ -175,7 +175,7 @@ fn unspecified(like: IpAddr) -> IpAddr {
 }
 
 fn to_everybody(host: &Host, address: IpAddr) -> bool {
-    matches!(address_type(host, address, None), AddressType::Broadcast | AddressType::Multicast)
+    matches!(address_type(host, address, None), Ok(AddressType::Broadcast | AddressType::Multicast))
 }
 
 /// What a host sends back for a packet as it saw it.

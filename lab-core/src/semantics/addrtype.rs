@@ -41,27 +41,34 @@ pub(super) fn first(route: &Route) -> Option<IpAddr> {
 /// What `xt_addrtype` takes an IPv6 address for that it asks a device about: only
 /// routes by that device count, and only addresses of it are local
 /// (`match_lookup_rt6`).
-pub(crate) fn of_device(host: &Host, address: IpAddr, device: &str) -> AddressType {
+///
+/// # Errors
+/// Why it is open, where routes that are not modelled decide.
+pub(crate) fn of_device(host: &Host, address: IpAddr, device: &str) -> Result<AddressType, String> {
     let flow = Flow { oif: Some(device), bound: true, ..Flow::to(address) };
     let own = || host.interface(device).is_some_and(|i| i.addresses.iter().any(|a| a.address == address));
-    match lookup(host, &flow) {
+    Ok(match lookup(host, &flow) {
         Lookup::Found(route, hops) if anycast(route, &hops, address) => AddressType::Anycast,
         Lookup::Found(..) if own() => AddressType::Local,
-        Lookup::Found(..) | Lookup::Unknown(_) => AddressType::Unicast,
+        Lookup::Found(..) => AddressType::Unicast,
         Lookup::Refused(_) | Lookup::NoRoute => AddressType::Unreachable,
-    }
+        Lookup::Unknown(why) => return Err(why),
+    })
 }
 
 /// The type of an address. `device` limits the look-up to one interface.
-pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> AddressType {
+///
+/// # Errors
+/// Why it is open, where routes or policy rules that are not modelled decide.
+pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> Result<AddressType, String> {
     let flow = Flow::to(address);
-    match address {
+    Ok(match address {
         IpAddr::V4(v4) => {
             if v4.is_unspecified() || v4.is_broadcast() {
-                return AddressType::Broadcast;
+                return Ok(AddressType::Broadcast);
             }
             if v4.is_multicast() {
-                return AddressType::Multicast;
+                return Ok(AddressType::Multicast);
             }
             // A device in a VRF asks the VRF's table (l3mdev_fib_table).
             let vrf = device.and_then(|device| host.vrf_of(device)).map(|vrf| &vrf.kind);
@@ -80,12 +87,13 @@ pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> Addre
                 }
                 Lookup::Refused(_) if table != RouteTable::LOCAL => AddressType::Unicast,
                 Lookup::Refused(kind) => of_kind(kind),
-                Lookup::NoRoute | Lookup::Unknown(_) => AddressType::Unicast,
+                Lookup::NoRoute => AddressType::Unicast,
+                Lookup::Unknown(why) => return Err(why),
             }
         }
         IpAddr::V6(v6) => {
             if v6.is_multicast() {
-                return AddressType::Multicast;
+                return Ok(AddressType::Multicast);
             }
             match lookup(host, &Flow { vrf: device, ..flow }) {
                 Lookup::Found(route, hops) if anycast(route, &hops, address) => AddressType::Anycast,
@@ -102,8 +110,8 @@ pub fn address_type(host: &Host, address: IpAddr, device: Option<&str>) -> Addre
                 Lookup::Refused(RouteKind::Prohibit) => AddressType::Prohibit,
                 Lookup::Refused(RouteKind::Blackhole) => AddressType::Blackhole,
                 Lookup::Refused(_) | Lookup::NoRoute => AddressType::Unreachable,
-                Lookup::Unknown(_) => AddressType::Unicast,
+                Lookup::Unknown(why) => return Err(why),
             }
         }
-    }
+    })
 }

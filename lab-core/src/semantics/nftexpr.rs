@@ -227,7 +227,11 @@ fn fib(at: &Context, result: FibResult, words: &[String]) -> Value {
         if device.is_none() && own.is_some_and(|own| at.host.vrf_of(own).is_some()) {
             return Value::Unknown(TYPE_IN_VRF.into());
         }
-        return Value::Number(match address_type(at.host, asked, device) {
+        let kind = match address_type(at.host, asked, device) {
+            Ok(kind) => kind,
+            Err(why) => return Value::Unknown(why),
+        };
+        return Value::Number(match kind {
             AddressType::Unspec => 0,
             AddressType::Unicast => 1,
             AddressType::Local => 2,

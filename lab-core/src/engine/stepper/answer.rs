@@ -154,7 +154,7 @@ impl<'a> Walk<'a, '_> {
                 let foreign = v4
                     && !matches!(
                         address_type(host, packet.dst, None),
-                        AddressType::Local | AddressType::Unicast
+                        Ok(AddressType::Local | AddressType::Unicast) | Err(_)
                     );
                 let ports = packet.transport.ports().map(|(s, d)| (d, s));
                 ((!foreign).then_some(packet.dst), (!v4).then_some(6), if v4 { None } else { ports })

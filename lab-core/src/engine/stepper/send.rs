@@ -312,9 +312,8 @@ impl<'a> Walk<'a, '_> {
     /// the device of the way before: that one's VRF is asked, and what means
     /// something on one link only stays on its link (`ip6_route_me_harder`).
     fn route_again(&mut self, host: &'a Host, before: &Interface, packet: &Packet) -> Result<Way<'a>, NoWay> {
-        let kind = address_type(host, packet.src, None);
-        let keep =
-            packet.family() == Family::Ipv6 || matches!(kind, AddressType::Local | AddressType::Unicast);
+        let ours = |kind| matches!(kind, Ok(AddressType::Local | AddressType::Unicast) | Err(_));
+        let keep = packet.family() == Family::Ipv6 || ours(address_type(host, packet.src, None));
         let told =
             dissects(host, packet.family()) && self.suppose(2, format!("{}: {DISSECTED}", host.name)) == 1;
         let flow = Flow {

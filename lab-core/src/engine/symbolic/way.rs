@@ -378,7 +378,8 @@ impl<'a> Symbolic<'a> {
         let special = special.filter_map(|net| net.parse::<IpNet>().ok());
         let nets = || host.routes.iter().map(|r| r.destination).chain(special).collect();
         let parts = self.by_address(&flow, src, nets, |a| {
-            a.is_ipv6() || matches!(address_type(host, a, None), AddressType::Local | AddressType::Unicast)
+            let ours = |kind| matches!(kind, Ok(AddressType::Local | AddressType::Unicast) | Err(_));
+            a.is_ipv6() || ours(address_type(host, a, None))
         })?;
         let family = flow.family(&self.sets.store).unwrap_or(Family::Ipv4);
         let before = way.map(|way| way.device.name.as_str());

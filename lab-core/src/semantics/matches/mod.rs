@@ -158,42 +158,46 @@ fn addrtype(
     let one = |wanted: Option<&Not<BTreeSet<AddressType>>>, address: IpAddr| match wanted {
         None => Tri::Yes,
         Some(wanted) => {
-            let kind = match (address, device) {
+            let kind = || match (address, device) {
                 (IpAddr::V6(_), Some(device)) => of_device(at.host, address, device),
                 _ => address_type(at.host, address, device),
             };
             let truth = match address {
-                IpAddr::V4(_) => wanted.value.contains(&kind),
+                IpAddr::V4(_) => kind().map(|kind| wanted.value.contains(&kind)),
                 IpAddr::V6(a) => addrtype_v6(&wanted.value, kind, a),
             };
-            not(wanted, truth)
+            truth.map_or_else(Tri::Unknown, |truth| not(wanted, truth))
         }
     };
     one(source, at.packet.src).and(|| one(destination, at.packet.dst))
 }
 
 /// `xt_addrtype` of IPv6 asks in turn and wants all that it is asked.
-fn addrtype_v6(wanted: &BTreeSet<AddressType>, kind: AddressType, address: std::net::Ipv6Addr) -> bool {
+fn addrtype_v6(
+    wanted: &BTreeSet<AddressType>,
+    kind: impl FnOnce() -> Result<AddressType, String>,
+    address: std::net::Ipv6Addr,
+) -> Result<bool, String> {
     if wanted.contains(&AddressType::Unspec) && !address.is_unspecified() {
-        return false;
+        return Ok(false);
     }
     if wanted.contains(&AddressType::Unicast) && (address.is_multicast() || address.is_unspecified()) {
-        return false;
+        return Ok(false);
     }
     if wanted.contains(&AddressType::Multicast) && !address.is_multicast() {
-        return false;
+        return Ok(false);
     }
     let by_route =
         [AddressType::Local, AddressType::Anycast, AddressType::Prohibit, AddressType::Unreachable];
     if by_route.iter().any(|t| wanted.contains(t)) {
         // The look-up tells local and anycast; any refusal is unreachable.
-        let kind = match kind {
+        let kind = match kind()? {
             AddressType::Prohibit | AddressType::Blackhole => AddressType::Unreachable,
             other => other,
         };
-        return wanted.contains(&kind) && by_route.contains(&kind);
+        return Ok(wanted.contains(&kind) && by_route.contains(&kind));
     }
-    true
+    Ok(true)
 }
 
 /// The destination-address kind of a frame, told from its MAC address.

@@ -25,6 +25,12 @@ pub(super) const ADDRESS_TYPES: [AddressType; 12] = [
     AddressType::Xresolve,
 ];
 
+/// The leaf of addresses whose type routes decide that are not modelled.
+pub(super) const OPEN: Ref = Ref::leaf(ADDRESS_TYPES.len() as u32 + 1);
+
+/// Why a type is open.
+pub(super) const OPEN_TYPE: &str = "an address's type, which routes decide that are not modelled";
+
 fn type_leaf(kind: AddressType) -> Ref {
     let index = ADDRESS_TYPES.iter().position(|t| *t == kind).unwrap_or_default();
     Ref::leaf(index as u32 + 1)
@@ -71,6 +77,7 @@ impl Sets {
             let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
                 Some(r @ Route::Found(route, _)) if there(r) => type_leaf(of_kind(host.routes[*route].kind)),
                 Some(Route::Refused(kind)) if table == RouteTable::LOCAL => type_leaf(of_kind(*kind)),
+                Some(Route::Unknown(_)) => OPEN,
                 _ => unicast,
             })?;
             let zero = self.prefix(field, "0.0.0.0/32")?;
@@ -94,7 +101,8 @@ impl Sets {
             Some(Route::Refused(RouteKind::Prohibit)) => type_leaf(AddressType::Prohibit),
             Some(Route::Refused(RouteKind::Blackhole)) => type_leaf(AddressType::Blackhole),
             Some(Route::Refused(_) | Route::NoRoute) => type_leaf(AddressType::Unreachable),
-            Some(Route::Unknown(_)) | None => unicast,
+            Some(Route::Unknown(_)) => OPEN,
+            None => unicast,
         })?;
         let typed = self.with_anycast(host, field, found, typed)?;
         let groups = self.prefix(field, "ff00::/8")?;
@@ -129,7 +137,8 @@ impl Sets {
         let Sets { store, routes, .. } = self;
         let typed = store.map_leaves(found, &mut |leaf| match routes.leaves.value(leaf) {
             Some(Route::Found(..)) => THERE,
-            Some(Route::Unknown(_)) | None => unicast,
+            Some(Route::Unknown(_)) => OPEN,
+            None => unicast,
             Some(Route::Refused(_) | Route::NoRoute) => type_leaf(AddressType::Unreachable),
         })?;
         let own = store.where_leaf(typed, &|leaf| Ref::leaf(leaf) == THERE)?;
@@ -165,6 +174,16 @@ impl Sets {
         })
     }
 
+    /// Where a type is one that is asked for, or may be where it is open.
+    pub(super) fn or_open_type(&mut self, typed: Ref, is: Ref) -> Set {
+        let open = self.store.where_leaf(typed, &|leaf| Ref::leaf(leaf) == OPEN)?;
+        if open.is_none() {
+            return Ok(is);
+        }
+        let unknown = self.unknown(OPEN_TYPE)?;
+        self.store.choose(open, unknown, is)
+    }
+
     /// `xt_addrtype` of IPv6 asks in turn and wants all that it is asked.
     pub(super) fn xt_address_type_v6(
         &mut self,
@@ -193,14 +212,15 @@ impl Sets {
                 Some(device) => self.of_device(host, field, device)?,
                 None => self.address_types(host, field, Family::Ipv6, None)?,
             };
-            parts.push(self.store.where_leaf(typed, &|leaf| {
+            let is = self.store.where_leaf(typed, &|leaf| {
                 let kind = ADDRESS_TYPES.get(leaf as usize - 1).copied();
                 let kind = match kind {
                     Some(AddressType::Prohibit | AddressType::Blackhole) => Some(AddressType::Unreachable),
                     other => other,
                 };
                 kind.is_some_and(|k| wanted.contains(&k) && by_route.contains(&k))
-            })?);
+            })?;
+            parts.push(self.or_open_type(typed, is)?);
         }
         self.store.all_of(&parts)
     }

@@ -377,11 +377,11 @@ impl Sets {
         limit: Option<Field>,
     ) -> Set {
         let set = self.by_interface(host, limit, &mut |sets, device| {
-            let v4 = sets.address_types(host, field, Family::Ipv4, device)?;
-            let v4 = sets.store.where_leaf(v4, &|leaf| {
+            let typed = sets.address_types(host, field, Family::Ipv4, device)?;
+            let is = sets.store.where_leaf(typed, &|leaf| {
                 addrtype::ADDRESS_TYPES.get(leaf as usize - 1).is_some_and(|t| wanted.value.contains(t))
             });
-            let v4 = v4?;
+            let v4 = sets.or_open_type(typed, is?)?;
             let v6 = sets.xt_address_type_v6(host, field, &wanted.value, device)?;
             let family = sets.store.family(Family::Ipv4)?;
             sets.store.choose(family, v4, v6)

@@ -5,6 +5,7 @@
 //! rule ends. A value is a row of bits, each known or a bit of the packet, so
 //! that shifts and masks need no cases.
 
+use super::addrtype::{OPEN, OPEN_TYPE};
 use super::nft::named;
 use super::routes::Route;
 use super::{Sets, Site};
@@ -392,8 +393,11 @@ impl Sets {
         for leaf in self.store.leaves(types) {
             let set = self.store.where_leaf(types, &|l| l == leaf)?;
             let set = self.store.without(set, unclear)?;
-            // ADDRESS_TYPES is in the order of the kernel's RTN_* numbers.
-            worth.push((set, number(u128::from(leaf - 1))));
+            worth.push(match Ref::leaf(leaf) {
+                OPEN => (set, Computed::Unknown(OPEN_TYPE.into())),
+                // ADDRESS_TYPES is in the order of the kernel's RTN_* numbers.
+                _ => (set, number(u128::from(leaf - 1))),
+            });
         }
         Ok(worth)
     }

@@ -1,9 +1,12 @@
 //! Facts that sets of packets must know as the stepper does, one test each.
 
 use super::{Ending, Flow, Flowed, Sending, Symbolic};
+use crate::addr::Family;
 use crate::engine::explore::all;
 use crate::engine::stepper::tests::build::{ping, tcp, udp, Build};
-use crate::model::{Backend, ChainKind, Decision, Outcome, Packet, Stage, TcpFlags};
+use crate::model::{
+    Backend, ChainKind, Decision, Outcome, Packet, PolicyAction, PolicyRule, Stage, TcpFlags,
+};
 use crate::space::{header, Field, Source};
 
 /// The flows of every packet that enters as this one does, of those the ones
@@ -240,4 +243,19 @@ fn what_output_sends_to_a_link_local_address_stays_on_its_link() {
     };
     assert_eq!(stopped(1), Stage::HostUnreachable);
     assert_eq!(stopped(2), Stage::Send("ENETUNREACH".into()));
+}
+
+#[test]
+fn a_type_that_a_policy_rule_leaves_open_is_open() {
+    for asks in ["-m addrtype --dst-type LOCAL", "-m addrtype --dst-type LOCAL --limit-iface-in"] {
+        let mut lab = Build::line();
+        let owned = PolicyRule::new(Family::Ipv6, 100, PolicyAction::Blackhole);
+        lab.get("router").rules = PolicyRule::initial(Family::Ipv6);
+        lab.get("router").rules.push(PolicyRule { uid_range: Some((1000, 2000)), ..owned });
+        lab.get("router").rules.sort_by_key(|r| r.priority);
+        lab.rules("router", &format!("# ip6tables\n*filter\n:FORWARD ACCEPT\n-A FORWARD {asks} -j DROP"));
+        let packet = udp(("fd01::2", 1), ("fd02::2", 53));
+        assert_eq!(flows(&lab, "client", &packet).len(), 2, "{asks}");
+        assert_eq!(all(4, |choices| lab.run(choices, &[("client", packet.clone())])).results.len(), 2, "{asks}");
+    }
 }
