@@ -42,10 +42,6 @@ fn repaired(line: &str, left: &mut Left) -> Option<String> {
         left.count("iptables", "a header asked for twice, of which iptables-nft-save prints one");
         return None;
     }
-    if has(" ! --sport ") && has(" ! --dport ") {
-        left.count("iptables", "two ports that are not to be, which iptables-nft 1.8.9 makes one of");
-        return None;
-    }
     if !line.starts_with("-A") || has(" -p ") {
         return Some(line.to_owned());
     }

@@ -7,7 +7,7 @@
 mod bridge;
 mod chance;
 mod conntrack;
-mod ports;
+pub(super) mod ports;
 mod reverse;
 mod set;
 

@@ -2,25 +2,39 @@
 
 use super::{Set, Sets};
 use crate::addr::PortRange;
-use crate::model::{Not, SetDirection};
+use crate::model::{Not, SetDirection, Table};
+use crate::semantics::matches::ports::{as_one, AS_ONE};
 use crate::space::{Field, Ref};
 
 impl Sets {
     /// A protocol with ports in these ranges.
     pub(super) fn ports(
         &mut self,
+        table: &Table,
         protocol: u8,
         sport: Option<Not<PortRange>>,
         dport: Option<Not<PortRange>>,
     ) -> Set {
-        let mut parts = vec![self.store.value(Field::Protocol, protocol.into())?];
+        let of_protocol = self.store.value(Field::Protocol, protocol.into())?;
+        let mut parts = vec![of_protocol];
+        let mut both = vec![of_protocol];
         for (field, range) in [(Field::Dport, dport), (Field::Sport, sport)] {
             if let Some(range) = range {
                 let set = self.port_range(field, range.value)?;
                 parts.push(self.store.invert_if(set, range.invert)?);
+                both.push(set);
             }
         }
-        self.store.all_of(&parts)
+        let found = self.store.all_of(&parts)?;
+        if !as_one(table, protocol, sport, dport) {
+            return Ok(found);
+        }
+        let both = self.store.all_of(&both)?;
+        let either = self.store.without(of_protocol, both)?;
+        let either = self.store.without(either, found)?;
+        let unknown = self.unknown(AS_ONE)?;
+        let either = self.store.guard(either, unknown)?;
+        self.store.or_else(found, either)
     }
 
     pub(super) fn port_range(&mut self, field: Field, range: PortRange) -> Set {

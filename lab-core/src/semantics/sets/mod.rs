@@ -111,7 +111,7 @@ impl Sets {
             // The packets we speak of are unfragmented.
             Match::Fragment(later) => Ok(if later.invert { Ref::ALL } else { Ref::NONE }),
             Match::Tcp { sport, dport, flags, option } => {
-                let mut parts = vec![self.ports(6, *sport, *dport)?];
+                let mut parts = vec![self.ports(at.table, 6, *sport, *dport)?];
                 if let Some(flags) = flags {
                     let bits = Bits { mask: flags.value.mask.into(), value: flags.value.set.into() };
                     let set = match flags.value.set & !flags.value.mask {
@@ -125,9 +125,9 @@ impl Sets {
                 }
                 self.store.all_of(&parts)
             }
-            Match::Udp { sport, dport } => self.ports(17, *sport, *dport),
+            Match::Udp { sport, dport } => self.ports(at.table, 17, *sport, *dport),
             Match::Sctp { sport, dport, chunks } => {
-                let ports = self.ports(132, *sport, *dport)?;
+                let ports = self.ports(at.table, 132, *sport, *dport)?;
                 match chunks {
                     None => Ok(ports),
                     Some(_) => {

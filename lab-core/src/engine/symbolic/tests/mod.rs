@@ -256,6 +256,28 @@ fn a_type_that_a_policy_rule_leaves_open_is_open() {
         lab.rules("router", &format!("# ip6tables\n*filter\n:FORWARD ACCEPT\n-A FORWARD {asks} -j DROP"));
         let packet = udp(("fd01::2", 1), ("fd02::2", 53));
         assert_eq!(flows(&lab, "client", &packet).len(), 2, "{asks}");
-        assert_eq!(all(4, |choices| lab.run(choices, &[("client", packet.clone())])).results.len(), 2, "{asks}");
+        assert_eq!(
+            all(4, |choices| lab.run(choices, &[("client", packet.clone())])).results.len(),
+            2,
+            "{asks}"
+        );
+    }
+}
+
+/// `add_nft_tcpudp` of iptables-nft 1.8.9: one comparison of both.
+#[test]
+fn two_ports_that_are_not_to_be_may_be_one_number_to_iptables_nft() {
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD ACCEPT\n-A FORWARD -p udp -m udp ! --sport 1 ! --dport 2 -j DROP");
+    for (backend, ways) in [(Backend::Legacy, [1, 1, 1]), (Backend::Nft, [1, 2, 1])] {
+        lab.get("router").ruleset.tables[0].backend = backend;
+        for (ports, ways) in [(1, 2), (1, 9), (8, 9)].into_iter().zip(ways) {
+            let packet = udp(("10.0.1.2", ports.0), ("10.0.2.2", ports.1));
+            assert_eq!(flows(&lab, "client", &packet).len(), ways, "{backend:?} {ports:?}");
+            let found = all(4, |choices| lab.run(choices, &[("client", packet.clone())]));
+            assert_eq!(found.results.len(), ways, "{backend:?} {ports:?}");
+        }
+        flow(&lab, "client", &udp(("10.0.1.2", 1), ("10.0.2.2", 2)));
+        flow(&lab, "client", &udp(("10.0.1.2", 8), ("10.0.2.2", 9)));
     }
 }
