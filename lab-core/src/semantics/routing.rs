@@ -9,8 +9,8 @@ use super::header::in_range;
 use super::Tri;
 use crate::addr::Family;
 use crate::model::{
-    Host, Interface, InterfaceKind, NextHop, PolicyAction, PolicyRule, PortValue, Route, RouteKind,
-    RouteTable,
+    Host, Interface, InterfaceKind, Neighbour, NeighbourState, NextHop, PolicyAction, PolicyRule, PortValue,
+    Route, RouteKind, RouteTable,
 };
 
 /// What a look-up asks by (`struct flowi`).
@@ -281,6 +281,23 @@ fn usable<'a>(route: &'a Route, flow: &Flow) -> Vec<&'a NextHop> {
         .collect()
 }
 
+/// Whether a next hop of IPv6 is passed over as long as its gateway does not answer,
+/// where another route leads on: hosts that forward do not care (`rt6_check_neigh`,
+/// `find_rr_leaf`, `net/ipv6/route.c`). How long that is a snapshot does not tell.
+pub(crate) fn passed_over(host: &Host, hop: &NextHop) -> bool {
+    let forwards = || host.sysctls.interface("ipv6", "all", "forwarding").is_some_and(|v| v != 0);
+    let silent = |gateway: IpAddr| {
+        let here = |n: &&Neighbour| n.address == gateway && Some(&n.interface) == hop.interface.as_ref();
+        host.neighbours.iter().find(here).is_some_and(|n| n.state == NeighbourState::Failed)
+    };
+    hop.gateway.is_some_and(|gateway| gateway.is_ipv6() && silent(gateway)) && !forwards()
+}
+
+/// Why it is open which route is taken, where one is passed over.
+pub(crate) fn still_silent(route: &Route) -> String {
+    format!("whether a gateway of route {} still does not answer", route.destination)
+}
+
 /// Looks a destination up in one table: the longest prefix, then (IPv6) the
 /// longest source prefix, then the service asked for, then the least metric.
 /// A `throw` route ends the table.
@@ -355,9 +372,15 @@ pub fn lookup_table<'a>(host: &'a Host, table: RouteTable, flow: &Flow) -> Looku
                         }
                     }
                 }
-                if !hops.is_empty() {
-                    return Lookup::Found(route, hops);
+                if hops.is_empty() {
+                    continue;
                 }
+                let leads = |r: &&Route| r.kind != RouteKind::Unicast || !usable(r, flow).is_empty();
+                let others = || hops.len() > 1 || candidates[position + 1..].iter().any(leads);
+                if hops.iter().any(|hop| passed_over(host, hop)) && others() {
+                    return Lookup::Unknown(still_silent(route));
+                }
+                return Lookup::Found(route, hops);
             }
         }
     }

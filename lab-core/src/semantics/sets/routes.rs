@@ -12,7 +12,7 @@ use super::{Leaves, Set, Sets};
 use crate::addr::Family;
 use crate::model::{Host, InterfaceKind, PolicyAction, PolicyRule, RouteKind, RouteTable};
 use crate::semantics::input::uses;
-use crate::semantics::routing::BY_VRF;
+use crate::semantics::routing::{passed_over, still_silent, BY_VRF};
 use crate::space::{Bits, Field, Mapping, Ref, Source};
 
 /// What a look-up finds.
@@ -381,7 +381,17 @@ impl Sets {
                         if hops.is_empty() {
                             continue;
                         }
-                        self.routes.leaves.leaf(Route::Found(*index, hops))
+                        let leads = |r: &usize| {
+                            let other = &host.routes[*r];
+                            let here = other.destination.contains(&route.destination);
+                            here && (other.kind != RouteKind::Unicast || !usable(*r).is_empty())
+                        };
+                        let others = || hops.len() > 1 || routes[position + 1..].iter().any(leads);
+                        if hops.iter().any(|h| passed_over(host, hop(*h))) && others() {
+                            self.routes.leaves.leaf(Route::Unknown(still_silent(route)))
+                        } else {
+                            self.routes.leaves.leaf(Route::Found(*index, hops))
+                        }
                     }
                 }
             };

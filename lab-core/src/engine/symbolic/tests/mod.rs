@@ -5,7 +5,8 @@ use crate::addr::Family;
 use crate::engine::explore::all;
 use crate::engine::stepper::tests::build::{ping, tcp, udp, Build};
 use crate::model::{
-    Backend, ChainKind, Decision, Outcome, Packet, PolicyAction, PolicyRule, Stage, TcpFlags,
+    Backend, ChainKind, Decision, Neighbour, NeighbourState, Outcome, Packet, PolicyAction, PolicyRule,
+    Stage, TcpFlags,
 };
 use crate::space::{header, Field, Source};
 
@@ -280,4 +281,33 @@ fn two_ports_that_are_not_to_be_may_be_one_number_to_iptables_nft() {
         flow(&lab, "client", &udp(("10.0.1.2", 1), ("10.0.2.2", 2)));
         flow(&lab, "client", &udp(("10.0.1.2", 8), ("10.0.2.2", 9)));
     }
+}
+
+/// `rt6_check_neigh`: hosts that do not forward pass gateways over that are silent.
+#[test]
+fn which_of_two_gateways_of_ipv6_is_taken_is_open_where_one_is_silent() {
+    let mut lab = Build::line();
+    for host in ["client", "router"] {
+        lab.route(host, "2001:db8::/64 via fd01::9 dev eth0");
+        let silent = Neighbour {
+            address: "fd01::9".parse().unwrap(),
+            interface: "eth0".into(),
+            mac: None,
+            state: NeighbourState::Failed,
+            proxy: false,
+        };
+        lab.get(host).neighbours.push(silent);
+    }
+    let ways = |lab: &Build, host: &str, src| {
+        let packet = udp((src, 1), ("2001:db8::1", 2));
+        let found = flows(lab, host, &packet);
+        let walked = lab.send(&[(host, packet)]);
+        let known = found.iter().all(|f| f.flow.unknown.is_empty());
+        assert_eq!(known, walked.unknown.is_empty());
+        known
+    };
+    assert!(ways(&lab, "router", "fd01::1"), "a router does not care");
+    assert!(!ways(&lab, "client", "fd01::2"), "the client has a default route too");
+    lab.get("client").routes.retain(|r| r.destination.prefix_len() != 0);
+    assert!(ways(&lab, "client", "fd01::2"), "there is no other");
 }
