@@ -8,7 +8,7 @@ use crate::addr::{Family, Mac};
 use crate::engine::explore::{all, Choices};
 use crate::engine::journey::Journey;
 use crate::engine::stepper::{walk, Entry, Sender, World};
-use crate::formats::iptables;
+use crate::formats::{iptables, nft_text};
 use crate::model::{
     Address, Bridge, BridgePort, Endpoint, Host, Interface, InterfaceKind, Lab, Link, NextHop, Packet,
     Payload, Place, PortValue, Route, RouteKind, RouteTable, Scope, TcpFlags, Transport, VlanTag,
@@ -215,6 +215,18 @@ impl Build {
         let tables = iptables::parse("iptables.save", format!("{text}\nCOMMIT\n"), family).unwrap();
         self.get(host).ruleset.tables.extend(tables);
         self
+    }
+
+    /// Tables as `nft list ruleset` prints them.
+    pub fn nft(&mut self, host: &str, text: &str) -> &mut Self {
+        let tables = nft_text::parse("nft.txt", text).unwrap();
+        self.get(host).ruleset.tables.extend(tables);
+        self
+    }
+
+    /// A table of rules in one base chain, `fwd`, at a hook: `forward` for a filter.
+    pub fn chain(&mut self, host: &str, table: &str, base: &str, rules: &str) -> &mut Self {
+        self.nft(host, &format!("table inet {table} {{\nchain fwd {{\ntype {base}\n{rules}\n}}\n}}"))
     }
 
     pub fn sysctl(&mut self, host: &str, key: &str, value: u8) -> &mut Self {

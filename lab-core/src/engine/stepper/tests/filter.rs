@@ -2,26 +2,16 @@ use super::build::{ping, tcp, udp, Build};
 use super::{rule, seen};
 use crate::engine::explore::{all, Choices};
 use crate::engine::journey::Event;
-use crate::formats::nft_json;
 use crate::model::{ConntrackState, Decision, Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
 
-fn nft(lab: &mut Build, host: &str, objects: &str) {
-    let text = format!("{{\"nftables\":[{objects}]}}");
-    let tables = nft_json::parse("nft.json", &text).unwrap();
-    lab.get(host).ruleset.tables.extend(tables);
-}
-
-fn forward_chain(table: &str, priority: i32, policy: &str) -> String {
-    format!(
-        r#"{{"table":{{"family":"inet","name":"{table}"}}}},{{"chain":{{"family":"inet","table":"{table}","name":"fwd","type":"filter","hook":"forward","prio":{priority},"policy":"{policy}"}}}}"#
-    )
-}
+const FORWARD: &str = "filter hook forward priority 0; policy accept;";
+const PREROUTING: &str = "filter hook prerouting priority 0; policy accept;";
 
 #[test]
 fn accept_ends_one_base_chain_and_drop_ends_all() {
     let mut lab = Build::line();
     lab.rules("router", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -j ACCEPT");
-    nft(&mut lab, "router", &forward_chain("late", 10, "drop"));
+    lab.chain("router", "late", "filter hook forward priority 10; policy drop;", "");
     let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
     assert_eq!(rule(&journey), ("late", "fwd", None));
 }
@@ -49,8 +39,9 @@ fn goto_does_not_come_back_to_where_it_was() {
 #[test]
 fn of_equal_priorities_the_chain_registered_later_runs_first() {
     let mut lab = Build::line();
-    let tables = [forward_chain("first", 0, "drop"), forward_chain("second", 0, "drop")].join(",");
-    nft(&mut lab, "router", &tables);
+    for table in ["first", "second"] {
+        lab.chain("router", table, "filter hook forward priority 0; policy drop;", "");
+    }
     let journey = lab.send(&[("client", ping("10.0.1.2", "10.0.2.2"))]);
     assert_eq!(rule(&journey), ("second", "fwd", None));
 }
@@ -58,8 +49,7 @@ fn of_equal_priorities_the_chain_registered_later_runs_first() {
 #[test]
 fn an_nft_reject_passes_over_what_it_cannot_answer() {
     let mut lab = Build::line();
-    let reject = r#"{"rule":{"family":"inet","table":"fw","chain":"fwd","handle":1,"expr":[{"reject":{"type":"tcp reset"}}]}}"#;
-    nft(&mut lab, "router", &format!("{},{reject}", forward_chain("fw", 0, "accept")));
+    lab.chain("router", "fw", FORWARD, "reject with tcp reset");
     seen(&lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.2.2", 2)))]));
     let journey = lab.send(&[("client", tcp(("10.0.1.2", 1), ("10.0.2.2", 2), TcpFlags::SYN))]);
     assert_eq!(rule(&journey), ("fw", "fwd", Some(1)));
@@ -74,13 +64,7 @@ fn only_what_lies_behind_all_of_a_prefix_is_greater_than_it() {
         ("<", "10.0.2.2", false),
     ] {
         let mut lab = Build::line();
-        let left = r#"{"payload":{"protocol":"ip","field":"daddr"}}"#;
-        let right = r#"{"prefix":{"addr":"10.0.2.0","len":24}}"#;
-        let test = format!(r#"{{"match":{{"op":"{op}","left":{left},"right":{right}}}}}"#);
-        let rule = format!(
-            r#"{{"rule":{{"family":"inet","table":"fw","chain":"fwd","handle":1,"expr":[{test},{{"drop":null}}]}}}}"#
-        );
-        nft(&mut lab, "router", &format!("{},{rule}", forward_chain("fw", 0, "accept")));
+        lab.chain("router", "fw", FORWARD, &format!("ip daddr {op} 10.0.2.0/24 drop"));
         let journey = lab.send(&[("client", ping("10.0.1.2", dst))]);
         assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{op}");
     }
@@ -228,27 +212,18 @@ fn what_another_device_reaches_is_unreachable_to_an_address_type_of_ipv6_with_a_
 
 #[test]
 fn nat_of_one_family_tracks_that_family_alone() {
-    let chain = |hook: &str| {
-        format!(
-            r#"{{"chain": {{"family": "inet", "table": "lab", "name": "{hook}", "type": "nat", "hook": "{hook}",
-            "prio": 0, "policy": "accept"}}}},"#
-        )
-    };
-    let not_v6 = r#"{"match": {"op": "!=", "left": {"meta": {"key": "nfproto"}}, "right": "ipv6"}},"#;
-    let map = r#"{"map": {"key": {"payload": {"protocol": "tcp", "field": "dport"}},
-        "data": {"set": [[22, "10.0.2.9"]]}}}"#;
-    for (before, address) in [("", r#""10.0.2.9""#), ("", map), (not_v6, map)] {
+    let map = "tcp dport map { 22 : 10.0.2.9 }";
+    for (before, address) in [("", "10.0.2.9"), ("", map), ("meta nfproto != ipv6", map)] {
         let mut lab = Build::line();
-        nft(
-            &mut lab,
+        lab.nft(
             "router",
             &format!(
-                r#"{{"table": {{"family": "inet", "name": "lab"}}}}, {} {}
-                {{"rule": {{"family": "inet", "table": "lab", "chain": "prerouting", "expr": [{{"drop": null}}]}}}},
-                {{"rule": {{"family": "inet", "table": "lab", "chain": "postrouting", "expr": [
-                    {before}{{"snat": {{"family": "ip", "addr": {address}}}}}]}}}}"#,
-                chain("prerouting"),
-                chain("postrouting")
+                "table inet lab {{
+                    chain prerouting {{ type nat hook prerouting priority 0; policy accept; drop; }}
+                    chain postrouting {{
+                        type nat hook postrouting priority 0; policy accept; {before} snat ip to {address};
+                    }}
+                }}"
             ),
         );
         let dropped = |src, dst| {
@@ -267,16 +242,7 @@ fn that_nat_has_settled_an_end_counts_in_the_status_of_a_connection() {
             "router",
             "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 10.9.9.9 -j DNAT --to 10.0.2.2",
         );
-        nft(
-            &mut lab,
-            "router",
-            &format!(
-                r#"{},{{"rule":{{"family":"inet","table":"lab","chain":"fwd","expr":[
-                {{"match":{{"op":"<=","left":{{"ct":{{"key":"status"}}}},"right":{settled}}}}},
-                {{"match":{{"op":">=","left":{{"ct":{{"key":"status"}}}},"right":{settled}}}}},{{"drop":null}}]}}}}"#,
-                forward_chain("lab", 0, "accept")
-            ),
-        );
+        lab.chain("router", "lab", FORWARD, &format!("ct status <= {settled} ct status >= {settled} drop"));
         let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.2.2", 53)))]);
         assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{settled}");
     }
@@ -309,11 +275,7 @@ fn a_flag_of_a_status_is_asked_for_alone() {
     for (flag, drops) in [("dnat", true), ("snat", false)] {
         let mut lab = Build::line();
         lab.rules("router", "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to 10.0.2.2");
-        let asked =
-            format!(r#"{{"match":{{"op":"in","left":{{"ct":{{"key":"status"}}}},"right":"{flag}"}}}}"#);
-        let chain = forward_chain("lab", 0, "accept");
-        let rule = r#"{"rule":{"family":"inet","table":"lab","chain":"fwd","expr":"#;
-        nft(&mut lab, "router", &format!(r#"{chain},{rule}[{asked},{{"drop":null}}]}}}}"#));
+        lab.chain("router", "lab", FORWARD, &format!("ct status {flag} drop"));
         let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.9.9", 53)))]);
         assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{flag}");
     }
@@ -324,11 +286,7 @@ fn a_code_point_is_the_upper_six_bits_of_the_service_field() {
     for (family, ends) in [("ip", ("10.0.1.2", "10.0.2.2")), ("ip6", ("fd01::2", "fd02::2"))] {
         for (tos, drops) in [(0x20, true), (0x23, true), (0x24, false)] {
             let mut lab = Build::line();
-            let left = format!(r#"{{"payload":{{"protocol":"{family}","field":"dscp"}}}}"#);
-            let asked = format!(r#"{{"match":{{"op":"==","left":{left},"right":"cs1"}}}}"#);
-            let chain = forward_chain("lab", 0, "accept");
-            let rule = r#"{"rule":{"family":"inet","table":"lab","chain":"fwd","expr":"#;
-            nft(&mut lab, "router", &format!(r#"{chain},{rule}[{asked},{{"drop":null}}]}}}}"#));
+            lab.chain("router", "lab", FORWARD, &format!("{family} dscp cs1 drop"));
             let packet = Packet { tos, ..udp((ends.0, 1), (ends.1, 53)) };
             let journey = lab.send(&[("client", packet)]);
             assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), drops, "{family} {tos:#x}");
@@ -340,11 +298,7 @@ fn a_code_point_is_the_upper_six_bits_of_the_service_field() {
 fn fib_tells_the_device_of_a_broadcast_and_none_of_what_is_local() {
     for (dst, drops) in [("10.0.2.255", true), ("10.0.2.2", true), ("10.0.2.1", false)] {
         let mut lab = Build::line();
-        let chain = forward_chain("lab", 0, "accept").replace("forward", "prerouting");
-        let left = r#"{"fib":{"result":"oif","flags":["daddr"]}}"#;
-        let asked = format!(r#"{{"match":{{"op":"==","left":{left},"right":"eth1"}}}}"#);
-        let rule = r#"{"rule":{"family":"inet","table":"lab","chain":"fwd","expr":"#;
-        nft(&mut lab, "router", &format!(r#"{chain},{rule}[{asked},{{"drop":null}}]}}}}"#));
+        lab.chain("router", "lab", PREROUTING, "fib daddr oif eth1 drop");
         let journey = lab.run(&mut Choices::default(), &[("client", udp(("10.0.1.2", 1), (dst, 53)))]);
         let by_rule = matches!(journey.outcome, Outcome::Dropped { by: Decision::Rule(_) });
         assert_eq!(by_rule, drops, "{dst}");
@@ -356,11 +310,7 @@ fn the_type_of_nowhere_is_that_of_its_route_where_none_leads_there() {
     for (route, drops) in [("default via fd02::2 dev eth1", false), ("blackhole 10.9.9.9/32", true)] {
         let mut lab = Build::line();
         lab.route("router", route);
-        let chain = forward_chain("lab", 0, "accept").replace("forward", "prerouting");
-        let left = r#"{"fib":{"result":"type","flags":["saddr"]}}"#;
-        let asked = format!(r#"{{"match":{{"op":"==","left":{left},"right":"unreachable"}}}}"#);
-        let rule = r#"{"rule":{"family":"inet","table":"lab","chain":"fwd","expr":"#;
-        nft(&mut lab, "router", &format!(r#"{chain},{rule}[{asked},{{"drop":null}}]}}}}"#));
+        lab.chain("router", "lab", PREROUTING, "fib saddr type unreachable drop");
         let journey = lab.run(&mut Choices::default(), &[("router:eth0", udp(("::", 1), ("fd01::1", 53)))]);
         let by_rule = matches!(journey.outcome, Outcome::Dropped { by: Decision::Rule(_) });
         assert_eq!(by_rule, drops, "{route}");
