@@ -16,7 +16,7 @@ use super::vlan;
 use crate::addr::{Family, Mac};
 use crate::model::{
     Bond, Endpoint, Host, Interface, InterfaceKind, Lab, MacvlanMode, NeighbourState, NextHop, Packet, Part,
-    Payload, Scope, Transport, Tunnel, VlanTag,
+    Payload, RouteKind, Scope, Transport, Tunnel, VlanTag,
 };
 
 /// A device that frames of a segment reach, of a host that would take them.
@@ -395,14 +395,16 @@ pub fn resolve(
     broadcast: bool,
     packet: &Packet,
 ) -> Resolved {
-    if broadcast {
-        return Resolved::Mac(Mac::BROADCAST);
-    }
     if next_hop.is_multicast() {
         return Resolved::Mac(group_mac(next_hop));
     }
+    // A device that asks nobody sends to its own address (arp_constructor,
+    // ndisc_constructor).
     if !device.arp || device.mac.is_none() {
-        return Resolved::Mac(Mac::ZERO);
+        return Resolved::Mac(device.mac.unwrap_or(Mac::ZERO));
+    }
+    if broadcast {
+        return Resolved::Mac(Mac::BROADCAST);
     }
     let entry =
         host.neighbours.iter().find(|n| !n.proxy && n.interface == device.name && n.address == next_hop);
@@ -510,9 +512,11 @@ fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> Tri {
         match back {
             Some(Lookup::Found(_, hops))
                 if hops.iter().any(|h| h.interface.as_deref() == Some(&device.name)) => {}
+            Some(Lookup::Unknown(why)) => return Tri::Unknown(why),
             _ => return Tri::No,
         }
     }
+    let proxies = || setting("proxy_arp") != 0 || proxied();
     match input::decide(host, device, &question) {
         Input::Local => Tri::from(match setting("arp_ignore") {
             0 => true,
@@ -529,7 +533,7 @@ fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> Tri {
             _ => true,
         }),
         // For others, but not back to where it was asked (arp_fwd_proxy).
-        Input::Forward(_, hops) if setting("proxy_arp") != 0 || proxied() => {
+        Input::Forward(_, hops) if proxies() => {
             let elsewhere = |hop: &&&NextHop| hop.interface.as_deref() != Some(&device.name);
             match hops.iter().filter(elsewhere).count() {
                 0 => Tri::No,
@@ -539,6 +543,12 @@ fn answers(receiver: Receiver, target: IpAddr, asker: Option<IpAddr>) -> Tri {
                 }
             }
         }
+        // Open only if it may be for this host, or it may answer for others.
+        Input::Unknown(why) => match lookup(host, &input::flow(&question, &device.name)) {
+            Lookup::Unknown(_) => Tri::Unknown(why),
+            Lookup::Found(route, _) if route.kind == RouteKind::Local || proxies() => Tri::Unknown(why),
+            _ => Tri::No,
+        },
         _ => Tri::No,
     }
 }

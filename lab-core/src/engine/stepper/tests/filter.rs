@@ -316,3 +316,15 @@ fn the_type_of_nowhere_is_that_of_its_route_where_none_leads_there() {
         assert_eq!(by_rule, drops, "{route}");
     }
 }
+
+#[test]
+fn a_map_gives_the_mark_of_the_port() {
+    let mut lab = Build::line();
+    let rules = "meta mark set udp dport map { 53 : 3, 80-90 : 4 }\nmeta mark 3 drop";
+    lab.chain("router", "lab", FORWARD, rules);
+    let dropped = |port| {
+        let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.2.2", port)))]);
+        matches!(journey.outcome, Outcome::Dropped { .. })
+    };
+    assert_eq!((dropped(53), dropped(80), dropped(99)), (true, false, false));
+}

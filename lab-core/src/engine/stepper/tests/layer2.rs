@@ -1,6 +1,6 @@
 //! VLANs, bonds, macvlans, and bridges that tell VLANs apart.
 
-use super::build::{ping, tcp, Build};
+use super::build::{ping, tcp, udp, Build};
 use super::{seen, stage};
 use crate::engine::explore::{all, Choices};
 use crate::engine::journey::Journey;
@@ -284,4 +284,16 @@ fn a_macvlan_of_the_same_host_is_on_its_link() {
     let journey = lab.send(&[("client", ping("0.0.0.0", "10.0.1.9"))]);
     assert_eq!(at(&journey), "router:mv0");
     assert_eq!(seen(&journey).ttl, 64);
+}
+
+/// `arp_constructor`, `ndisc_constructor`: such a device's own address stands for all.
+#[test]
+fn a_device_without_arp_sends_to_its_own_address_which_nobody_else_has() {
+    let mut lab = Build::line();
+    let nic = lab.get("client").interfaces.iter_mut().find(|i| i.name == "eth0").unwrap();
+    nic.arp = false;
+    for (src, dst) in [("10.0.1.2", "10.0.1.1"), ("fd01::2", "fd01::1")] {
+        let journey = lab.send(&[("client", udp((src, 1), (dst, 53)))]);
+        assert_eq!(*stage(&journey), Stage::NotMyMac, "{dst}");
+    }
 }

@@ -335,3 +335,15 @@ fn what_a_host_sends_by_a_route_with_a_smaller_mtu_is_too_big_for_itself() {
     assert_eq!(answer(&sent(1401)).kind, AnswerKind::Icmp6(2, 0));
     assert_eq!(seen(&sent(1400)).length, 1400);
 }
+
+#[test]
+fn a_policy_rule_for_main_shows_that_rules_were_added() {
+    let mut lab = Build::line();
+    lab.route("router", "local 10.0.0.0/8 dev lo table 255");
+    let known =
+        |lab: &Build| lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.2.2", 53)))]).unknown.is_empty();
+    lab.get("router").rules = default_rules();
+    assert!(!known(&lab), "main holds a longer route");
+    lab.get("router").rules.push(policy_rule(40_000, PolicyAction::Lookup(RouteTable::MAIN)));
+    assert!(known(&lab));
+}
