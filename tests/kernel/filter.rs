@@ -38,6 +38,10 @@ fn repaired(line: &str, left: &mut Left) -> Option<String> {
         left.count("iptables", "flags compared under no mask, which iptables does not print");
         return None;
     }
+    if has(" ! --sport 0:65535 ") || has(" ! --dport 0:65535 ") {
+        left.count("iptables", "no port at all, which iptables does not print");
+        return None;
+    }
     if ["-m tcp ", "-m udp "].iter().any(|asked| line.matches(asked).count() > 1) {
         left.count("iptables", "a header asked for twice, of which iptables-nft-save prints one");
         return None;

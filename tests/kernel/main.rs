@@ -4,6 +4,7 @@
 //! `LAB_KERNEL_MINUTES` says how long to hunt, `LAB_KERNEL_LABS` how many labs
 //! instead; `LAB_SEED` repeats a run, `LAB_KERNEL_LAB` runs one lab of it alone.
 //! Where none is given, the labs are those of a seed that is known to agree.
+//! `LAB_KERNEL_RECORD` names a folder to keep those labs in that agree.
 //! `LAB_KERNEL_CASE` builds a kept folder once more and says how it disagrees.
 //! Needs root, or user namespaces; where neither is to be had it says so and
 //! tests nothing.
@@ -23,6 +24,7 @@ mod filter;
 mod guard;
 mod native;
 mod peel;
+mod record;
 mod run;
 mod shrink;
 mod space;
@@ -74,7 +76,8 @@ fn one(deck: &Deck, seed: u64, place: u64, tally: &mut Tally, wrong: &Mutex<Vec<
     let mut runner = runner(seed, place);
     let lab = deck.lab(&mut runner);
     tally.drawing += start.elapsed();
-    let found = match run::lab(&lab, deck, &mut runner, tally) {
+    let keep = std::env::var_os("LAB_KERNEL_RECORD").map(|to| Path::new(&to).join(format!("{seed}-{place}")));
+    let found = match run::lab(&lab, deck, &mut runner, tally, keep.as_deref()) {
         Ok(found) => found,
         Err(why) => {
             *tally.skipped.entry(why).or_default() += 1;

@@ -14,6 +14,7 @@ use crate::build::{build, unlearn, Built};
 use crate::capture::capture;
 use crate::compare::hold;
 use crate::draw::{random, reply, Deck, Entering};
+use crate::record::record;
 use crate::tally::{Left, Tally};
 use crate::watch::{Observed, Watch};
 
@@ -113,7 +114,8 @@ fn in_sets(
     Some(compare(&here, &entering.entrance.ways(lab, &probe.packet)?))
 }
 
-/// Runs one lab.
+/// Runs one lab, which is kept in a folder, if one is named and nothing
+/// disagrees.
 ///
 /// # Errors
 /// Why it cannot be built here.
@@ -122,6 +124,7 @@ pub fn lab(
     deck: &Deck,
     runner: &mut TestRunner,
     tally: &mut Tally,
+    keep: Option<&Path>,
 ) -> Result<Vec<Disagreement>, String> {
     let start = Instant::now();
     let built = build(lab, &mut tally.left)?;
@@ -140,7 +143,7 @@ pub fn lab(
     let mut engine = Symbolic::new(&captured);
     let entering = deck.draw(runner, &captured, &mut engine, &mut tally.left);
     tally.predicting += start.elapsed();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut all) = (Vec::new(), Vec::new());
     for entering in &entering {
         for probe in &entering.probes {
             let start = Instant::now();
@@ -169,6 +172,7 @@ pub fn lab(
             observed.iter().zip(&predictions).for_each(|(o, p)| tally.packet(&captured, o, p));
             let set = in_sets(&captured, &mut engine, entering, probe);
             tally.sets += u64::from(set.is_some());
+            all.extend(probes.iter().cloned());
             if let Err(why) = outcome {
                 wrong.push(Disagreement { probes, why, sets_alone: false });
             } else if let Some(Err(why)) = set {
@@ -181,6 +185,9 @@ pub fn lab(
         tally.left.count("observing", "an error that a tunnel tells of an earlier packet");
     }
     watch.close();
+    if let Some(to) = keep.filter(|_| wrong.is_empty()) {
+        record(folder.path(), &all, to);
+    }
     tally.labs += 1;
     Ok(wrong)
 }

@@ -146,6 +146,6 @@ pub fn keep(lab: &Lab, probes: &[Probe], name: &str) -> PathBuf {
     folder
 }
 
-fn write(folder: &Path, probes: &[Probe]) {
+pub fn write(folder: &Path, probes: &[Probe]) {
     fs::write(folder.join("probes.json"), written(probes)).expect("the temporary folder can be written to");
 }

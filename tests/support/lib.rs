@@ -21,6 +21,7 @@ use lab_core::engine::symbolic::{Connection, Ending, Ends, Flow, Flowed, Sending
 use lab_core::model::{
     Decision, Host, Interface, Outcome, Packet, Payload, Place, PortValue, Stage, TcpFlags, Transport,
 };
+use lab_core::query::predict::Prediction;
 use lab_core::space::{self, header, Field, Header, Ref, Source, Store};
 use lab_core::Lab;
 use tempfile::TempDir;
@@ -196,7 +197,8 @@ fn host_files(number: u8) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder.
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -505,6 +507,24 @@ pub fn told(outcome: &Outcome) -> String {
             Decision::Stage { host, stage } => format!("{} at {host} {stage}", outcome.name()),
         },
     }
+}
+
+/// Predictions, a line each: what may become of each probe.
+pub fn predicted(predictions: &[Prediction]) -> String {
+    let way = |way: &Journey| {
+        let answer = match &way.outcome {
+            Outcome::Rejected { answer, .. } => format!(", {} from {}", answer.kind, answer.from_addr),
+            _ => String::new(),
+        };
+        let open = if way.unknown.is_empty() { "" } else { "open: " };
+        format!("{open}{}{answer}", told(&way.outcome))
+    };
+    let line = |p: &Prediction| {
+        let mut ways: Vec<String> = p.ways.iter().map(way).collect();
+        ways.sort();
+        format!("{}: {}\n", p.id, ways.join(" | "))
+    };
+    predictions.iter().map(line).collect()
 }
 
 /// The packet of a header, like another in what a header does not tell; none

@@ -96,13 +96,37 @@ fn sounds(name: &str, text: &str) -> bool {
     ["helper", "cluster"].contains(&name) || name.contains("conn") || text.contains("\"ct\"")
 }
 
-/// Why nothing is claimed of a broadcast that NAT concerns: a copy of it for the
-/// host itself passes POSTROUTING first, and settles the connection for the one
-/// that leaves (`ip_mc_output`, `ip_output`).
+/// Why nothing is claimed of a broadcast that meets rules otherwise the second
+/// time: a copy of it for the host itself passes POSTROUTING first, and settles the
+/// connection for the one that leaves (`ip_mc_output`, `ip_output`).
 pub(crate) const TWICE: &str = "a broadcast passes POSTROUTING twice";
 
+/// Whether rules may treat the second copy of a broadcast otherwise than the first
+/// ([`TWICE`]): they ask whether its connection is settled, or mark it, or a chain
+/// for NAT changes more than ends.
+pub(crate) fn twice_differs(host: &Host) -> bool {
+    let of = |what: fn(&Expression) -> bool| {
+        let asks = move |statement: &Statement| match statement {
+            Statement::Match(Match::Nft(condition)) => has(&condition.left, &what),
+            Statement::Target(Target::VerdictMap { key, .. } | Target::Mangle(_, key)) => has(key, &what),
+            _ => false,
+        };
+        statements(host).any(asks)
+    };
+    let status = |s: &Statement| matches!(s, Statement::Match(Match::Conntrack(c)) if c.status.is_some());
+    let marks = |s: &Statement| {
+        matches!(s, Statement::Target(Target::Connmark(_) | Target::Mangle(Mangle::CtMark, _)))
+    };
+    let marked = |s: &Statement| {
+        matches!(s, Statement::Match(Match::Connmark(_)) | Statement::Target(Target::Connmark(_)))
+    };
+    let any = |asks: fn(&Statement) -> bool| statements(host).any(asks);
+    let by_mark = any(marks) && (any(marked) || of(|e| *e == Expression::CtMark));
+    any(status) || of(|e| *e == Expression::CtStatus) || by_mark || alters_in_nat(host)
+}
+
 /// Whether a chain for NAT on leaving changes packets otherwise, too.
-pub(crate) fn alters_in_nat(host: &Host) -> bool {
+fn alters_in_nat(host: &Host) -> bool {
     let alters = |statement: &Statement| {
         matches!(statement, Statement::Target(Target::Mangle(..) | Target::Mark(_) | Target::Connmark(_)))
     };
@@ -116,21 +140,31 @@ pub(crate) fn alters_in_nat(host: &Host) -> bool {
 
 /// Whether what an nft rule compares is certainly a connection's, or partly.
 fn about_connection(expression: &Expression) -> bool {
+    has(expression, &|part| {
+        matches!(
+            part,
+            Expression::CtState
+                | Expression::CtStatus
+                | Expression::CtDirection
+                | Expression::CtMark
+                | Expression::CtAddress(..)
+                | Expression::CtPort(..)
+        )
+    })
+}
+
+fn statements(host: &Host) -> impl Iterator<Item = &Statement> {
+    let rules = host.ruleset.tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules);
+    rules.flat_map(|rule| &rule.statements)
+}
+
+/// Whether an expression is made of one of a kind.
+fn has(expression: &Expression, kind: &dyn Fn(&Expression) -> bool) -> bool {
     match expression {
-        Expression::CtState
-        | Expression::CtStatus
-        | Expression::CtDirection
-        | Expression::CtMark
-        | Expression::CtAddress(..)
-        | Expression::CtPort(..) => true,
-        Expression::Concat(parts) => parts.iter().any(about_connection),
-        Expression::And(a, b) | Expression::Or(a, b) | Expression::Xor(a, b) => {
-            about_connection(a) || about_connection(b)
-        }
-        Expression::ShiftLeft(a, _) | Expression::ShiftRight(a, _) | Expression::Map(a, _) => {
-            about_connection(a)
-        }
-        _ => false,
+        Expression::Concat(parts) => parts.iter().any(|part| has(part, kind)),
+        Expression::And(a, b) | Expression::Or(a, b) | Expression::Xor(a, b) => has(a, kind) || has(b, kind),
+        Expression::ShiftLeft(a, _) | Expression::ShiftRight(a, _) | Expression::Map(a, _) => has(a, kind),
+        part => kind(part),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model::{
     AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind, MacvlanMode, NextHop,
     Outcome, Packet, PacketType, Route, RouteKind, RuleRef, Stage, Transport, VlanTag,
 };
-use crate::semantics::hooks::{alters_in_nat, tracks, TWICE};
+use crate::semantics::hooks::{tracks, twice_differs, TWICE};
 use crate::semantics::input::{self, Input};
 use crate::semantics::matches::packet_type;
 use crate::semantics::segment::{hidden, macs_towards, uppers};
@@ -241,7 +241,7 @@ impl<'a> Walk<'a, '_> {
             HookEnd::Accept => {
                 if input.is_none() && way.broadcast {
                     let rewritten = self.connection(host, &skb).is_some_and(|c| c.snat);
-                    if rewritten || alters_in_nat(host) {
+                    if rewritten || twice_differs(host) {
                         self.unknown.push(format!("{}: {TWICE}", host.name));
                     }
                 }

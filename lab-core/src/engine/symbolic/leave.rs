@@ -10,7 +10,7 @@ use super::walk::Step;
 use crate::addr::{Family, Mac};
 use crate::model::{Hook, HopDirection, Host, Interface, InterfaceKind, Lab, Stage};
 use crate::semantics::conntrack::Info;
-use crate::semantics::hooks::{alters_in_nat, TWICE};
+use crate::semantics::hooks::{twice_differs, TWICE};
 use crate::semantics::segment::{behind, question, resolve, Resolved};
 use crate::space::Error;
 
@@ -73,7 +73,7 @@ impl<'a> Symbolic<'a> {
         for (mut flow, _) in self.hook(host, Hook::Postrouting, ends, flow, Some(way))? {
             if input.is_none() && way.broadcast {
                 let rewritten = flow.connection(&host.name).is_some_and(|c| c.rewritten.0);
-                if rewritten || alters_in_nat(host) {
+                if rewritten || twice_differs(host) {
                     flow = flow.claimless(&[format!("{}: {TWICE}", host.name)]);
                 }
             }

@@ -192,6 +192,22 @@ fn of_a_broadcast_that_passes_nat_twice_nothing_is_known_if_a_chain_for_nat_mark
     assert!(open(&format!("*nat\n{chain}")));
 }
 
+/// The first copy confirms the connection before the second passes.
+#[test]
+fn of_a_broadcast_nothing_is_known_where_rules_ask_what_its_first_copy_left() {
+    let open = |rules: &str| {
+        let mut lab = Build::line();
+        lab.chain("client", "lab", "filter hook postrouting priority 0; policy accept;", rules);
+        let sent = [("client", udp(("10.0.1.2", 1), ("10.0.1.255", 53)))];
+        !lab.run(&mut Choices::default(), &sent).unknown.is_empty()
+    };
+    assert!(open("ct status confirmed drop"));
+    assert!(open("ct mark 1 drop\nct mark set 1"));
+    for same in ["ct state new counter", "ct mark 1 drop", "ct mark set 1"] {
+        assert!(!open(same), "{same}");
+    }
+}
+
 #[test]
 fn a_rule_that_accepts_local_sources_asks_ipv6_not_whose_address_it_is() {
     let passes = |family: &str, src, dst| {
