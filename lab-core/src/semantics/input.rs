@@ -5,6 +5,7 @@
 //! `fib_validate_source` (`net/ipv4/fib_frontend.c`), in their order; IPv6
 //! `ip6_route_input` and `ip6_rcv_core`.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::routing::{lookup, Flow, Lookup};
@@ -178,11 +179,16 @@ fn decide_v4<'a>(
             None => not_told(),
             Some(false) => Input::Dropped(Stage::NotForwarding),
             Some(true) => {
-                let out = hops.first().and_then(|h| h.interface.as_deref());
-                match validate_source(host, device, packet, Some(packet.dst), out) {
-                    Source::Fine => Input::Forward(route, hops),
-                    Source::Bad(stage) => Input::Dropped(stage),
-                    Source::Unknown(why) => Input::Unknown(why),
+                // The next hop is picked first, and where it turns back, the source is
+                // looked at more closely (ip_mkroute_input).
+                let outs: BTreeSet<_> = hops.iter().map(|h| h.interface.as_deref()).collect();
+                let by = |out: &Option<&str>| validate_source(host, device, packet, Some(packet.dst), *out);
+                let judged: Vec<Source> = outs.iter().map(by).collect();
+                match judged.first() {
+                    first if judged.iter().any(|other| Some(other) != first) => Input::Unknown(BY_HOP.into()),
+                    Some(Source::Bad(stage)) => Input::Dropped(stage.clone()),
+                    Some(Source::Unknown(why)) => Input::Unknown(why.clone()),
+                    Some(Source::Fine) | None => Input::Forward(route, hops),
                 }
             }
         },
@@ -190,6 +196,10 @@ fn decide_v4<'a>(
     }
 }
 
+/// Why it is open whether a source may come in where routes are picked by hash.
+pub(super) const BY_HOP: &str = "which next hop is picked, by which the source is judged";
+
+#[derive(PartialEq)]
 enum Source {
     Fine,
     Bad(Stage),

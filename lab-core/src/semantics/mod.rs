@@ -30,3 +30,6 @@ pub mod vlan;
 
 pub use context::Context;
 pub use tri::Tri;
+
+#[cfg(test)]
+mod tests;

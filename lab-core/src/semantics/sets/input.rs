@@ -4,13 +4,13 @@
 //! Written from `ip_route_input_slow`, `fib_validate_source` and
 //! `ip6_route_input`, beside [`crate::semantics::input`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::routes::Route;
 use super::{Leaves, Set, Sets};
 use crate::addr::Family;
 use crate::model::{Host, Interface, InterfaceKind, PolicyAction, RouteKind, RouteTable, Stage};
-use crate::semantics::input::{forwards, uses};
+use crate::semantics::input::{forwards, uses, BY_HOP};
 use crate::space::{Field, Mapping, Ref, Source};
 
 /// What becomes of packets that came in.
@@ -156,10 +156,12 @@ impl Sets {
                     RouteKind::Local | RouteKind::Anycast => to_self,
                     RouteKind::Unicast => match forwarding {
                         Some(true) => {
-                            let out = hops
-                                .first()
-                                .and_then(|(r, h)| at.host.routes[*r].next_hops[*h].interface.clone());
-                            self.validated(at, out.as_deref(), Arrival::Forward(index, hops))?
+                            let device = |(r, h): &(usize, usize)| {
+                                at.host.routes[*r].next_hops[*h].interface.as_deref()
+                            };
+                            let outs: BTreeSet<_> = hops.iter().map(device).collect();
+                            let fine = Arrival::Forward(index, hops.clone());
+                            self.by_hop(at, &outs, &fine)?
                         }
                         _ => forwarding_leaf(self, Arrival::Local),
                     },
@@ -201,6 +203,26 @@ impl Sets {
         let judged = self.judged(at, None, false, Arrival::Broadcast)?;
         let zero = self.prefix(Field::Src, "0.0.0.0/32")?;
         self.store.choose(zero, fine, judged)
+    }
+
+    /// `fine` where the source may come in, whichever way packets go on; open where
+    /// that depends on the way ([`BY_HOP`]).
+    fn by_hop(&mut self, at: Entry, outs: &BTreeSet<Option<&str>>, fine: &Arrival) -> Set {
+        let open = self.outcome(Arrival::Unknown(BY_HOP.into()));
+        let mut result = None;
+        for out in outs {
+            let judged = self.validated(at, *out, fine.clone())?;
+            let before = *result.get_or_insert(judged);
+            let mut same = Vec::new();
+            for leaf in self.store.leaves(before) {
+                let one = self.store.where_leaf(before, &|l| l == leaf)?;
+                let other = self.store.where_leaf(judged, &|l| l == leaf)?;
+                same.push(self.store.guard(one, other)?);
+            }
+            let same = self.store.first_of(&same)?;
+            result = Some(self.store.choose(same, judged, open)?);
+        }
+        result.map_or_else(|| Ok(self.outcome(fine.clone())), Ok)
     }
 
     fn validated(&mut self, at: Entry, out: Option<&str>, fine: Arrival) -> Set {

@@ -2,11 +2,11 @@
 
 use super::{Ending, Flow, Flowed, Sending, Symbolic};
 use crate::addr::Family;
-use crate::engine::explore::all;
+use crate::engine::explore::{all, Choices};
 use crate::engine::stepper::tests::build::{ping, tcp, udp, Build};
 use crate::model::{
-    Backend, ChainKind, Decision, Neighbour, NeighbourState, Outcome, Packet, PolicyAction, PolicyRule,
-    Stage, TcpFlags,
+    Backend, ChainKind, Decision, Neighbour, NeighbourState, NextHop, Outcome, Packet, PolicyAction,
+    PolicyRule, Stage, TcpFlags,
 };
 use crate::space::{header, Field, Source};
 
@@ -310,4 +310,28 @@ fn which_of_two_gateways_of_ipv6_is_taken_is_open_where_one_is_silent() {
     assert!(!ways(&lab, "client", "fd01::2"), "the client has a default route too");
     lab.get("client").routes.retain(|r| r.destination.prefix_len() != 0);
     assert!(ways(&lab, "client", "fd01::2"), "there is no other");
+}
+
+/// `ip_mkroute_input`: only a packet that turns back has its source looked up.
+#[test]
+fn whether_a_broadcasts_address_may_send_depends_on_the_next_hop_that_is_picked() {
+    let mut lab = Build::line();
+    lab.route("router", "10.9.9.9/32 via 10.0.2.2 dev eth1");
+    let packet = udp(("10.0.2.255", 1), ("10.9.9.9", 53));
+    let seen = |lab: &Build| lab.run(&mut Choices::default(), &[("router:eth0", packet.clone())]);
+    assert!(seen(&lab).unknown.is_empty(), "it goes on by another device");
+    let other = lab.lab.hosts["router"].routes.last().unwrap().next_hops[0].clone();
+    let back = NextHop { interface: Some("eth0".into()), gateway: "10.0.1.2".parse().ok(), ..other };
+    let routes = &mut lab.get("router").routes;
+    routes.last_mut().unwrap().next_hops.push(back);
+    assert!(!seen(&lab).unknown.is_empty());
+    let flows = flows(&lab, "router:eth0", &packet);
+    assert!(flows.iter().all(|f| !f.flow.unknown.is_empty()));
+    lab.get("router").routes.last_mut().unwrap().next_hops.remove(0);
+    assert_eq!(seen(&lab).outcome.decision(), Some(&at_stage("router", Stage::MartianSource)));
+    flow(&lab, "router:eth0", &packet);
+}
+
+fn at_stage(host: &str, stage: Stage) -> Decision {
+    Decision::Stage { host: host.into(), stage }
 }
