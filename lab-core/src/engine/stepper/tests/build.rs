@@ -171,6 +171,7 @@ impl Build {
             "broadcast" => (RouteKind::Broadcast, words[1]),
             "anycast" => (RouteKind::Anycast, words[1]),
             "local" => (RouteKind::Local, words[1]),
+            "throw" => (RouteKind::Throw, words[1]),
             other => (RouteKind::Unicast, other),
         };
         let gateway: Option<IpAddr> = after("via").map(|g| g.parse().unwrap());
