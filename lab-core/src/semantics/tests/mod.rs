@@ -1,6 +1,9 @@
 //! Rules of behaviour as tables, a row for each thing that decides.
 
+mod addrtype;
+mod bridge;
 mod conntrack;
+mod hooks;
 mod icmp;
 mod nat;
 mod routing;

@@ -1,0 +1,87 @@
+//! Which hosts track connections, and which chains run in what order.
+
+use crate::addr::Family;
+use crate::engine::stepper::tests::build::Build;
+use crate::semantics::hooks::{tracks, twice_differs};
+
+fn tracked(set_up: impl FnOnce(&mut Build)) -> (bool, bool) {
+    let mut lab = Build::default();
+    lab.host("h", true);
+    set_up(&mut lab);
+    let host = &lab.lab.hosts["h"];
+    (tracks(host, Family::Ipv4), tracks(host, Family::Ipv6))
+}
+
+#[test]
+fn a_host_tracks_the_family_whose_rules_ask_for_connections_or_rewrite() {
+    let forward = "filter hook forward priority 0; policy accept;";
+    for (rule, both) in [
+        ("tcp dport 22 accept", false),
+        ("counter drop", false),
+        ("meta mark 1 accept", false),
+        ("ct state new accept", true),
+        ("ct status dnat accept", true),
+        ("ct direction reply accept", true),
+        ("ct mark 1 accept", true),
+        ("ct original ip saddr 10.0.0.1 accept", true),
+        ("ct mark set 1", true),
+        ("meta mark set ct mark", true),
+        ("meta mark set 1", false),
+        ("ct state vmap { new : drop }", true),
+        ("meta mark vmap { 1 : drop }", false),
+        ("tcp dport . ct mark { 22 . 1 } accept", true),
+        ("ct mark and 0xff == 1 accept", true),
+    ] {
+        assert_eq!(tracked(|lab| drop(lab.chain("h", "t", forward, rule))), (both, both), "{rule}");
+    }
+    for (family, text, expected) in [
+        ("", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctstate NEW -j ACCEPT", (true, false)),
+        ("# ip6tables\n", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctstate NEW -j ACCEPT", (false, true)),
+        ("", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m connmark --mark 1 -j ACCEPT", (true, false)),
+        ("", "*mangle\n:FORWARD ACCEPT\n-A FORWARD -j CONNMARK --set-mark 1", (true, false)),
+        ("", "*raw\n:PREROUTING ACCEPT\n-A PREROUTING -j CT --zone 1", (true, false)),
+        ("", "*nat\n:POSTROUTING ACCEPT\n-A POSTROUTING -j MASQUERADE", (true, false)),
+        ("", "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -j NETMAP --to 10.0.0.0/24", (true, false)),
+        ("", "*nat\n:POSTROUTING ACCEPT", (false, false)),
+        ("", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m helper --helper ftp -j ACCEPT", (true, false)),
+        ("", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m connbytes --connbytes 1:2 --connbytes-dir both --connbytes-mode bytes -j ACCEPT", (true, false)),
+        ("", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m recent --rcheck --name x -j ACCEPT", (false, false)),
+        ("", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m tcp -p tcp --dport 22 -j DROP", (false, false)),
+    ] {
+        assert_eq!(tracked(|lab| drop(lab.rules("h", &format!("{family}{text}")))), expected, "{family}{text}");
+    }
+    let nat = "nat hook postrouting priority 100; policy accept;";
+    for (rule, expected) in [
+        ("snat ip to 10.0.0.1", (true, false)),
+        ("snat ip6 to fd00::1", (false, true)),
+        ("masquerade", (true, true)),
+        ("meta nfproto ipv4 snat ip to tcp dport map { 22 : 10.0.0.1 }", (true, false)),
+    ] {
+        assert_eq!(tracked(|lab| drop(lab.chain("h", "t", nat, rule))), expected, "{rule}");
+    }
+}
+
+#[test]
+fn the_second_copy_of_a_broadcast_may_differ_where_rules_ask_what_the_first_left() {
+    let differs = |base: &str, rules: &str| {
+        let mut lab = Build::default();
+        lab.host("h", true).chain("h", "t", base, rules);
+        twice_differs(&lab.lab.hosts["h"])
+    };
+    let filter = "filter hook postrouting priority 0; policy accept;";
+    let nat = "nat hook postrouting priority 100; policy accept;";
+    for (base, rules, expected) in [
+        (filter, "ct status confirmed drop", true),
+        (filter, "ct state new drop", false),
+        (filter, "ct mark set 1", false),
+        (filter, "ct mark 1 drop", false),
+        (filter, "ct mark set 1\nct mark 1 drop", true),
+        (filter, "ct mark set 1\nmeta mark set ct mark", true),
+        (filter, "meta mark set 1", false),
+        (nat, "meta mark set 1", true),
+        (nat, "counter", false),
+        ("nat hook prerouting priority -100; policy accept;", "meta mark set 1", false),
+    ] {
+        assert_eq!(differs(base, rules), expected, "{base} {rules}");
+    }
+}
