@@ -7,6 +7,7 @@ mod hooks;
 mod icmp;
 mod nat;
 mod routing;
+mod segment;
 mod source;
 mod tunnel;
 mod vlan;
