@@ -29,7 +29,7 @@ mod walk;
 mod way;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use chain::{ChainLeaves, End, Leaf, NatAction, RuleId, TableChains};
 pub use compile::Compiler;

@@ -82,6 +82,27 @@ fn what_came_in_is_not_sent_back_unless_told() {
 }
 
 #[test]
+fn what_leaves_by_a_port_arrives_at_each_end_of_its_links() {
+    let mut builder = TopologyBuilder::default();
+    let devices = ["a", "b", "c"].map(|name| builder.device(name));
+    let ports = devices.map(|device| builder.port(device, "p"));
+    for from in ports {
+        for to in ports.into_iter().filter(|to| *to != from) {
+            builder.link(from, to, &[]).unwrap();
+        }
+    }
+    builder.hairpin(true);
+    let mut network = Network::new(builder.build());
+    let mut found = Vec::new();
+    for (device, port) in devices.into_iter().zip(ports) {
+        let prefix = prefix("10.0.0.0/8");
+        found.push(network.insert(Route { device, prefix, port, priority: 8 }).unwrap().loops);
+    }
+    // Each two, and all three in either order.
+    assert_eq!(found, [0, 1, 5]);
+}
+
+#[test]
 fn an_acl_cuts_a_loop_for_what_it_denies() {
     let mut builder = TopologyBuilder::default();
     let (a, b) = (builder.device("a"), builder.device("b"));
@@ -137,6 +158,12 @@ fn nonsense_is_refused() {
     builder.group(vlan, &[member]).unwrap();
     assert_eq!(builder.link(vlan, other, &[]), Err(Error::Group(vlan)));
     assert_eq!(builder.group(member, &[vlan]), Err(Error::Group(vlan)));
+    // A member has no members, nor has what is linked.
+    let (inner, linked) = (builder.port(a, "q"), builder.port(a, "r"));
+    assert_eq!(builder.group(member, &[inner]), Err(Error::Group(member)));
+    builder.link(linked, other, &[]).unwrap();
+    assert_eq!(builder.group(linked, &[inner]), Err(Error::Group(linked)));
+    assert_eq!(builder.group(inner, &[linked]), Ok(()));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::addr::{Family, Mac};
 use crate::engine::explore::{all, Choices};
 use crate::engine::journey::Journey;
 use crate::engine::stepper::{walk, Entry, Sender, World};
+use crate::engine::symbolic::tests::told::agree;
 use crate::formats::{iptables, nft_text};
 use crate::model::{
     Address, Bridge, BridgePort, Endpoint, Host, Interface, InterfaceKind, Lab, Link, NextHop, Packet,
@@ -257,19 +258,27 @@ impl Build {
     pub fn send(&self, packets: &[(&str, Packet)]) -> Journey {
         let explored = all(2, |choices| self.run(choices, packets));
         assert_eq!(explored.results.len(), 1, "not certain: {:?}", explored.reasons);
-        explored.results.into_iter().next().unwrap()
+        let journey = explored.results.into_iter().next().unwrap();
+        if let [(from, packet)] = packets {
+            agree(self, from, packet, &journey, true);
+        }
+        journey
     }
 
-    /// The same, for one way of the choices.
+    /// The same, for one way of the choices; sets of packets know of it, too.
     pub fn run(&self, choices: &mut Choices, packets: &[(&str, Packet)]) -> Journey {
         let mut world = World::default();
-        let mut last = None;
+        let mut last: Option<Journey> = None;
         for (from, packet) in packets {
             let entry = match from.split_once(':') {
                 None => Entry::Send((*from).into(), Sender::Socket),
                 Some((host, iface)) => Entry::Arrive(Place { host: host.into(), iface: iface.into() }),
             };
-            last = Some(walk(&self.lab, &mut world, choices, &entry, packet));
+            let journey = walk(&self.lab, &mut world, choices, &entry, packet);
+            if last.is_none() {
+                agree(self, from, packet, &journey, false);
+            }
+            last = Some(journey);
         }
         last.unwrap()
     }

@@ -6,7 +6,7 @@ mod filter;
 mod layer2;
 mod nat;
 mod reject;
-mod route;
+pub(crate) mod route;
 mod special;
 mod tunnel;
 mod vrf;

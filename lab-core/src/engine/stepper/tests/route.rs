@@ -7,11 +7,11 @@ use crate::model::{
     AnswerKind, InterfaceKind, Outcome, PolicyAction, PolicyRule, RouteTable, Stage, TcpFlags, Vxlan,
 };
 
-pub(super) fn policy_rule(priority: u32, action: PolicyAction) -> PolicyRule {
+pub(crate) fn policy_rule(priority: u32, action: PolicyAction) -> PolicyRule {
     PolicyRule::new(Family::Ipv4, priority, action)
 }
 
-pub(super) fn default_rules() -> Vec<PolicyRule> {
+pub(crate) fn default_rules() -> Vec<PolicyRule> {
     PolicyRule::initial(Family::Ipv4)
 }
 

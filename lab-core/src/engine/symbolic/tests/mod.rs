@@ -1,5 +1,12 @@
 //! Facts that sets of packets must know as the stepper does, one test each.
 
+mod effects;
+mod matches;
+mod nat;
+mod nft;
+mod route;
+pub mod told;
+
 use super::{Ending, Flow, Flowed, Sending, Symbolic};
 use crate::addr::Family;
 use crate::engine::explore::{all, Choices};
