@@ -208,21 +208,21 @@ impl Sets {
     /// `fine` where the source may come in, whichever way packets go on; open where
     /// that depends on the way ([`BY_HOP`]).
     fn by_hop(&mut self, at: Entry, outs: &BTreeSet<Option<&str>>, fine: &Arrival) -> Set {
-        let open = self.outcome(Arrival::Unknown(BY_HOP.into()));
-        let mut result = None;
+        let mut outs = outs.iter().copied();
+        let mut result = self.validated(at, outs.next().flatten(), fine.clone())?;
         for out in outs {
-            let judged = self.validated(at, *out, fine.clone())?;
-            let before = *result.get_or_insert(judged);
+            let judged = self.validated(at, out, fine.clone())?;
             let mut same = Vec::new();
-            for leaf in self.store.leaves(before) {
-                let one = self.store.where_leaf(before, &|l| l == leaf)?;
+            for leaf in self.store.leaves(result) {
+                let one = self.store.where_leaf(result, &|l| l == leaf)?;
                 let other = self.store.where_leaf(judged, &|l| l == leaf)?;
                 same.push(self.store.guard(one, other)?);
             }
             let same = self.store.first_of(&same)?;
-            result = Some(self.store.choose(same, judged, open)?);
+            let open = self.outcome(Arrival::Unknown(BY_HOP.into()));
+            result = self.store.choose(same, judged, open)?;
         }
-        result.map_or_else(|| Ok(self.outcome(fine.clone())), Ok)
+        Ok(result)
     }
 
     fn validated(&mut self, at: Entry, out: Option<&str>, fine: Arrival) -> Set {
