@@ -56,6 +56,19 @@ pub(crate) fn of_device(host: &Host, address: IpAddr, device: &str) -> Result<Ad
     })
 }
 
+/// Whether an address may be the source of what a host sends on its own account:
+/// of IPv4 its own, or one that no route makes special.
+///
+/// # Errors
+/// Why it is open.
+pub(crate) fn may_send(host: &Host, address: IpAddr) -> Result<bool, String> {
+    let usual = |kind| matches!(kind, AddressType::Local | AddressType::Unicast);
+    if address.is_ipv6() {
+        return Ok(true);
+    }
+    address_type(host, address, None).map(usual)
+}
+
 /// The type of an address. `device` limits the look-up to one interface.
 ///
 /// # Errors

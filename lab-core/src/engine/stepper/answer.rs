@@ -8,10 +8,10 @@ use super::{Origin, Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
 use crate::model::{
-    AddressType, Answer, AnswerKind, Decision, Frame, Hop, HopDirection, Host, Interface, Outcome, Packet,
-    PacketType, Route, RouteKind, Scope, Stage,
+    Answer, AnswerKind, Decision, Frame, Hop, HopDirection, Host, Interface, Outcome, Packet, PacketType,
+    Route, RouteKind, Scope, Stage,
 };
-use crate::semantics::addrtype::{address_type, anycast};
+use crate::semantics::addrtype::{anycast, may_send};
 use crate::semantics::icmp;
 use crate::semantics::routing::{link_local, lookup, Flow, Lookup};
 use crate::semantics::source;
@@ -151,11 +151,7 @@ impl<'a> Walk<'a, '_> {
         let v4 = packet.family() == Family::Ipv4;
         let (src, protocol, ports) = match kind {
             AnswerKind::TcpReset => {
-                let foreign = v4
-                    && !matches!(
-                        address_type(host, packet.dst, None),
-                        Ok(AddressType::Local | AddressType::Unicast) | Err(_)
-                    );
+                let foreign = !self.known(host, may_send(host, packet.dst));
                 let ports = packet.transport.ports().map(|(s, d)| (d, s));
                 ((!foreign).then_some(packet.dst), (!v4).then_some(6), if v4 { None } else { ports })
             }

@@ -9,10 +9,10 @@ use super::{Sender, Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::engine::journey::Event;
 use crate::model::{
-    AddressType, AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind,
-    MacvlanMode, NextHop, Outcome, Packet, PacketType, Place, Route, RouteKind, Stage,
+    AnswerKind, Decision, Frame, Hook, HopDirection, Host, Interface, InterfaceKind, MacvlanMode, NextHop,
+    Outcome, Packet, PacketType, Place, Route, RouteKind, Stage,
 };
-use crate::semantics::addrtype::address_type;
+use crate::semantics::addrtype::may_send;
 use crate::semantics::conntrack::Info;
 use crate::semantics::routing::{
     dissects, lookup, past_gateways, stays_on_link, vrf, Flow, Lookup, DISSECTED,
@@ -308,12 +308,19 @@ impl<'a> Walk<'a, '_> {
         Ok(())
     }
 
+    /// What is known, or else yes, of which nothing is claimed.
+    pub(super) fn known(&mut self, host: &Host, truth: Result<bool, String>) -> bool {
+        truth.unwrap_or_else(|why| {
+            self.unknown.push(format!("{}: {why}", host.name));
+            true
+        })
+    }
+
     /// `ip_route_me_harder`: the look-up knows addresses, mark and service, and
     /// the device of the way before: that one's VRF is asked, and what means
     /// something on one link only stays on its link (`ip6_route_me_harder`).
     fn route_again(&mut self, host: &'a Host, before: &Interface, packet: &Packet) -> Result<Way<'a>, NoWay> {
-        let ours = |kind| matches!(kind, Ok(AddressType::Local | AddressType::Unicast) | Err(_));
-        let keep = packet.family() == Family::Ipv6 || ours(address_type(host, packet.src, None));
+        let keep = self.known(host, may_send(host, packet.src));
         let told =
             dissects(host, packet.family()) && self.suppose(2, format!("{}: {DISSECTED}", host.name)) == 1;
         let flow = Flow {

@@ -8,8 +8,8 @@ use super::engine::{constant_address, Symbolic};
 use super::flow::{Flow, Way};
 use super::hook::Passing;
 use crate::addr::Family;
-use crate::model::{AddressType, Host, InterfaceKind, RouteKind, Stage};
-use crate::semantics::addrtype::address_type;
+use crate::model::{Host, InterfaceKind, RouteKind, Stage};
+use crate::semantics::addrtype::may_send;
 use crate::semantics::routing::{dissects, past_gateways, stays_on_link, DISSECTED};
 use crate::semantics::sets::Route;
 use crate::semantics::source;
@@ -377,14 +377,15 @@ impl<'a> Symbolic<'a> {
         let special = ["0.0.0.0/32", "224.0.0.0/4", "255.255.255.255/32"].into_iter();
         let special = special.filter_map(|net| net.parse::<IpNet>().ok());
         let nets = || host.routes.iter().map(|r| r.destination).chain(special).collect();
-        let parts = self.by_address(&flow, src, nets, |a| {
-            let ours = |kind| matches!(kind, Ok(AddressType::Local | AddressType::Unicast) | Err(_));
-            a.is_ipv6() || ours(address_type(host, a, None))
-        })?;
+        let parts = self.by_address(&flow, src, nets, |a| may_send(host, a))?;
         let family = flow.family(&self.sets.store).unwrap_or(Family::Ipv4);
         let before = way.map(|way| way.device.name.as_str());
         let vrf = before.and_then(|device| host.vrf_of(device)).map(|vrf| vrf.name.as_str());
         for (keep, part) in parts {
+            let (keep, part) = match keep {
+                Ok(keep) => (keep, part),
+                Err(why) => (true, part.claimless(&[format!("{}: {why}", host.name)])),
+            };
             let linked = ["fe80::/10", "ff00::/8"].into_iter().filter_map(|net| net.parse().ok());
             let dst = part.now.ends.dst;
             for (linked, part) in self.by_address(&part, dst, || linked.collect(), stays_on_link)? {
