@@ -1,7 +1,7 @@
 //! br_netfilter: the IP hooks for frames that a bridge carries
 //! (`net/bridge/br_netfilter_hooks.c`).
 
-use crate::addr::Family;
+use crate::addr::{Family, Mac};
 use crate::model::{Host, Interface, InterfaceKind};
 
 /// Whether br_netfilter shows this bridge's frames to the IP hooks; none: not
@@ -19,4 +19,11 @@ pub fn filters(host: &Host, bridge: &Interface, family: Family) -> Option<bool> 
         None if whole || host.ruleset.tables.is_empty() => Some(false),
         None => None,
     }
+}
+
+/// Whether a frame that came in by a port is to the host itself (`PACKET_HOST`):
+/// to the port's own address (`eth_type_trans`) or the bridge's (`br_handle_frame`).
+/// Only then is its sender told of an error: nobody answers where a DNAT sent it.
+pub fn to_host(bridge: &Interface, port: &Interface, destination: Option<Mac>) -> bool {
+    [bridge.mac, port.mac].contains(&destination)
 }

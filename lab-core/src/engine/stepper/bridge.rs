@@ -9,7 +9,7 @@ use super::skb::{Bridged, Skb};
 use super::{Step, Walk};
 use crate::addr::{Family, Mac};
 use crate::model::{Frame, Hook, HopDirection, Host, Interface, PacketType, Stage};
-use crate::semantics::br_netfilter::filters;
+use crate::semantics::br_netfilter::{filters, to_host};
 use crate::semantics::bridge::towards;
 use crate::semantics::input::{self, unanswered, Input};
 use crate::semantics::segment::{owns_mac, ports, resolve, Resolved};
@@ -130,6 +130,7 @@ impl<'a> Walk<'a, '_> {
                 skb.destination_mac = Some(mac);
                 self.bridge_in(host, bridge, port, skb)
             }
+            Resolved::Nobody if to_host(bridge, port, skb.destination_mac) => self.unresolved(host, &skb),
             Resolved::Nobody => self.dropped(&host.name, Stage::NeighbourFailed),
             Resolved::Outside | Resolved::Several(_) => {
                 let what = format!("who answers for {next}");

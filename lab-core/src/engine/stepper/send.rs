@@ -385,18 +385,22 @@ impl<'a> Walk<'a, '_> {
                 self.device_out(host, device, frame, skb)
             }
             Resolved::Unknown(why) => self.dropped(&host.name, Stage::Unmodelled(why)),
-            Resolved::Nobody | Resolved::Outside | Resolved::Several(_) => {
-                let v4 = skb.packet.family() == Family::Ipv4;
-                let kind = if v4 { AnswerKind::Icmp(3, 1) } else { AnswerKind::Icmp6(1, 3) };
-                let by = Decision::Stage { host: host.name.clone(), stage: Stage::HostUnreachable };
-                match self.answer(host, &skb, kind, by, false) {
-                    // Without an answer, the unanswered question is all there is.
-                    Step::Done(Outcome::Dropped {
-                        by: Decision::Stage { stage: Stage::HostUnreachable, .. },
-                    }) => self.dropped(&host.name, Stage::NeighbourFailed),
-                    step => step,
-                }
+            Resolved::Nobody | Resolved::Outside | Resolved::Several(_) => self.unresolved(host, &skb),
+        }
+    }
+
+    /// Nobody answers for a packet's next hop (`ipv4_link_failure`,
+    /// `ip6_link_failure`): its sender is told. Where nobody can be, the
+    /// unanswered question is all there is.
+    pub(super) fn unresolved(&mut self, host: &'a Host, skb: &Skb) -> Step<'a> {
+        let v4 = skb.packet.family() == Family::Ipv4;
+        let kind = if v4 { AnswerKind::Icmp(3, 1) } else { AnswerKind::Icmp6(1, 3) };
+        let by = Decision::Stage { host: host.name.clone(), stage: Stage::HostUnreachable };
+        match self.answer(host, skb, kind, by, false) {
+            Step::Done(Outcome::Dropped { by: Decision::Stage { stage: Stage::HostUnreachable, .. } }) => {
+                self.dropped(&host.name, Stage::NeighbourFailed)
             }
+            step => step,
         }
     }
 

@@ -7,7 +7,7 @@ use super::flow::{Bridged, Flow, HookEnds, Way};
 use super::way::VLAN_TAG;
 use crate::addr::{Family, Mac};
 use crate::model::{Hook, HopDirection, Host, Interface, PacketType, Stage};
-use crate::semantics::br_netfilter::filters;
+use crate::semantics::br_netfilter::{filters, to_host};
 use crate::semantics::bridge::towards;
 use crate::semantics::input::unanswered;
 use crate::semantics::segment::{owns_mac, ports, Resolved};
@@ -172,6 +172,9 @@ impl<'a> Symbolic<'a> {
                 Resolved::Mac(mac) => {
                     part.destination_mac = Some(mac);
                     self.bridge_in(host, bridge, port, part)?;
+                }
+                Resolved::Nobody if to_host(bridge, port, part.destination_mac) => {
+                    self.refused_at(part, &host.name, Stage::HostUnreachable);
                 }
                 Resolved::Nobody => self.dropped(part, &host.name, Stage::NeighbourFailed),
                 Resolved::Outside | Resolved::Several(_) => {

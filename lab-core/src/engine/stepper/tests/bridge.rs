@@ -1,7 +1,7 @@
 use super::build::{ping, udp, Build};
 use super::{answer, rule, seen, stage};
 use crate::engine::explore::Choices;
-use crate::model::{Decision, NextHop, Outcome, Stage};
+use crate::model::{AnswerKind, Decision, NextHop, Outcome, Stage};
 
 /// Two guests on one bridge; `call` is bridge-nf-call-iptables.
 fn switched(call: u8) -> Build {
@@ -91,6 +91,19 @@ fn dnat_of_bridged_ipv6_asks_for_a_route_and_not_whether_the_host_forwards() {
     let journey = lab.send(&[("hv:vnet0", udp(("fd00::2", 1), ("fd00::9", 53)))]);
     assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
     assert_eq!(*stage(&journey), Stage::NoRoute);
+}
+
+#[test]
+fn where_nobody_is_behind_a_bridged_dnat_only_what_was_to_the_bridge_itself_gets_an_error() {
+    let mut lab = switched(1);
+    lab.rules("hv", "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to-destination 10.0.0.9");
+    lab.route("a", "10.9.8.0/24 via 10.0.0.1 dev eth0").route("a", "10.9.9.0/24 via 10.0.0.3 dev eth0");
+    let journey = lab.send(&[("a", udp(("0.0.0.0", 1), ("10.9.8.1", 53)))]);
+    assert_eq!(answer(&journey).kind, AnswerKind::Icmp(3, 1));
+    // It comes from where the packet was sent to, as DNAT promises.
+    assert_eq!(answer(&journey).from_addr.to_string(), "10.9.8.1");
+    let journey = lab.send(&[("a", udp(("0.0.0.0", 1), ("10.9.9.1", 53)))]);
+    assert_eq!(*stage(&journey), Stage::NeighbourFailed);
 }
 
 #[test]
