@@ -6,8 +6,8 @@
 
 use crate::addr::Family;
 use crate::model::{
-    Backend, BaseChain, Chain, ChainKind, Expression, Hook, Host, Mangle, Match, NatAddress, NftMatch, Rule,
-    Statement, Table, TableFamily, Target,
+    Backend, BaseChain, Chain, ChainKind, Expression, Hook, Host, InterfaceKind, Mangle, Match, NatAddress,
+    NftMatch, Rule, Statement, Table, TableFamily, Target,
 };
 
 /// What runs at a hook.
@@ -168,12 +168,24 @@ fn has(expression: &Expression, kind: &dyn Fn(&Expression) -> bool) -> bool {
     }
 }
 
+fn leaves_by_vrf(host: &Host, output: Option<&str>) -> bool {
+    output.and_then(|o| host.interface(o)).is_some_and(|o| matches!(o.kind, InterfaceKind::Vrf(_)))
+}
+
 /// What runs at a hook of a host for a family, in order. Of equal priorities
 /// the one registered later runs first (`nf_hook_entries_grow`,
 /// `net/netfilter/core.c`); `nft` lists tables and chains in that order.
 /// `legacy_first` says which back end goes first where both have a chain of
-/// one priority.
-pub fn order(host: &Host, hook: Hook, family: Family, legacy_first: bool) -> Vec<Item<'_>> {
+/// one priority. `output` is the device that packets leave by: what leaves by a
+/// VRF's is neither translated nor confirmed, that is left to where it comes in
+/// again or to the port below (`in_vrf_postrouting`).
+pub fn order<'a>(
+    host: &'a Host,
+    hook: Hook,
+    family: Family,
+    output: Option<&str>,
+    legacy_first: bool,
+) -> Vec<Item<'a>> {
     let mut items: Vec<(i32, u8, Item)> = Vec::new();
     let mut nat: Vec<(i32, u8, (&Table, &Chain))> = Vec::new();
     for table in host.ruleset.tables.iter().filter(|t| t.family.sees(family)) {
@@ -205,6 +217,7 @@ pub fn order(host: &Host, hook: Hook, family: Family, legacy_first: bool) -> Vec
                 items.push((NAT_DESTINATION, 0, Item::Nat(nat)));
             }
         }
+        Hook::Postrouting if leaves_by_vrf(host, output) => {}
         Hook::Input | Hook::Postrouting => {
             if any_nat {
                 items.push((NAT_SOURCE, 0, Item::Nat(nat)));

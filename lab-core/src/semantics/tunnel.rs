@@ -112,6 +112,12 @@ pub fn sends(host: &Host, tunnel: &Tunnel) -> bool {
     tunnel.kind.outer() == Family::Ipv4 || ends == (Some(true), Some(false))
 }
 
+/// The source of packets that a tunnel never wraps: over IPv6 the other end's, as
+/// these are the tunnel's own (`ip6_tnl_addr_conflict`, `ip6gre_xmit_ipv6`).
+pub fn shunned(tunnel: &Tunnel) -> Option<IpAddr> {
+    tunnel.remote.filter(|remote| remote.is_ipv6() && !tunnel.kind.is_ethernet())
+}
+
 /// The tunnel of a host that takes a packet with these outer ends: both ends
 /// given come first, then the remote one, then the local
 /// (`ip_tunnel_lookup`).

@@ -64,7 +64,7 @@ impl<'a> Walk<'a, '_> {
             }
         }
         let legacy_first = self.legacy_first(host, hook, family);
-        for item in order(host, hook, family, legacy_first) {
+        for item in order(host, hook, family, ends.output, legacy_first) {
             match item {
                 Item::Track if tracks(host, skb.packet.family()) => self.track(host, skb),
                 Item::Track => {}

@@ -39,6 +39,10 @@ fn guessed<'a>(host: &'a Host, inner: &Packet) -> Option<(&'a Interface, bool)> 
     let protocol = v4.then_some(4);
     let flow = Flow { protocol, tos: if v4 { inner.tos } else { 0 }, ..Flow::to(inner.src) };
     let Lookup::Found(route, hops) = lookup(host, &flow) else { return None };
+    // Everybody is nobody's own, and the host sends nothing from there.
+    if matches!(route.kind, RouteKind::Broadcast | RouteKind::Multicast) {
+        return None;
+    }
     let local = matches!(route.kind, RouteKind::Local | RouteKind::Anycast);
     let loopback = || host.interfaces.iter().find(|i| i.kind == InterfaceKind::Loopback);
     let there = hops.first().and_then(|h| h.interface.as_deref());

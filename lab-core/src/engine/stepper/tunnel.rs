@@ -12,7 +12,7 @@ use crate::model::{
     AnswerKind, Decision, Frame, Host, Interface, Outcome, Packet, Payload, Stage, Transport, Tunnel,
 };
 use crate::semantics::routing::Flow;
-use crate::semantics::tunnel::{protocol, room, sends, taker, tells_of_no_route, too_big};
+use crate::semantics::tunnel::{protocol, room, sends, shunned, taker, tells_of_no_route, too_big};
 
 /// Why a tunnel's outer packet has no way.
 pub(super) enum NoOuter {
@@ -86,6 +86,7 @@ impl<'a> Walk<'a, '_> {
         let inner = skb.packet.family();
         let foreign = tunnel.inside.is_some_and(|only| only != inner) && !tunnel.kind.is_ethernet();
         let mute = !sends(host, tunnel);
+        let foreign = foreign || shunned(tunnel) == Some(skb.packet.src);
         if foreign || (mute && tunnel.kind.is_gre()) {
             return self.dropped(&host.name, Stage::Silent);
         }

@@ -52,7 +52,7 @@ impl<'a> Symbolic<'a> {
         let why = format!("{}: whether iptables-legacy or nft was registered first", host.name);
         let mut passed = Vec::new();
         for (legacy_first, flow) in Self::suppose(&flow, orders, &why) {
-            let items: Vec<Registered> = order(host, hook, family, legacy_first)
+            let items: Vec<Registered> = order(host, hook, family, ends.output, legacy_first)
                 .into_iter()
                 .filter_map(|item| match item {
                     Item::Track => Some(Registered::Track),

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::engine::{constant_address, Symbolic};
 use super::flow::{Carried, Ends, Flow, Inside, Now, Way};
 use super::walk::Step;
@@ -10,7 +12,7 @@ use crate::addr::{Family, Mac};
 use crate::model::{Host, Interface, InterfaceKind, PortValue, Stage, Tunnel, Vxlan, Wireguard};
 use crate::semantics::icmp::default_ttl;
 use crate::semantics::tunnel::{
-    protocol, room, sends, taker, tells_of_no_route, too_big, vtep, vxlan_overhead, wireguard_length,
+    protocol, room, sends, shunned, taker, tells_of_no_route, too_big, vtep, vxlan_overhead, wireguard_length,
 };
 use crate::space::{Error, Field, Ref, Source};
 
@@ -214,17 +216,36 @@ impl<'a> Symbolic<'a> {
     ) -> Result<(), Error> {
         let Some(inner) = flow.family(&self.sets.store) else { return Ok(()) };
         let foreign = tunnel.inside.is_some_and(|only| only != inner) && !tunnel.kind.is_ethernet();
-        let mute = !sends(host, tunnel);
-        if foreign || (mute && tunnel.kind.is_gre()) {
+        if foreign || (tunnel.kind.is_gre() && !sends(host, tunnel)) {
             self.dropped(flow, &host.name, Stage::Silent);
             return Ok(());
         }
+        let (src, shunned) = (flow.now.ends.src, shunned(tunnel));
+        let nets = || shunned.map(IpNet::from).into_iter().collect();
+        for (never, flow) in self.by_address(&flow, src, nets, |a| Some(a) == shunned)? {
+            match never {
+                true => self.dropped(flow, &host.name, Stage::Silent),
+                false => self.tunnelled(host, device, (tunnel, inner), macs, flow)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The outer packets of what a tunnel wraps.
+    fn tunnelled(
+        &mut self,
+        host: &'a Host,
+        device: &'a Interface,
+        (tunnel, inner): (&'a Tunnel, Family),
+        macs: (Mac, Mac),
+        flow: Flow,
+    ) -> Result<(), Error> {
         let Some(remote) = tunnel.remote else {
             let what = format!("where {} without a remote sends to", device.name);
             self.dropped(flow, &host.name, Stage::Unmodelled(what));
             return Ok(());
         };
-        if mute {
+        if !sends(host, tunnel) {
             match flow.sent {
                 true => self.refused_at(flow, &host.name, Stage::HostUnreachable),
                 false => self.dropped(flow, &host.name, Stage::NoRoute),

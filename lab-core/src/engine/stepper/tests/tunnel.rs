@@ -377,13 +377,18 @@ fn ip6tnl_alone_tells_the_sender_inside_what_it_is_told_itself() {
             assert!(matches!(lab.send(&[("client", packet())]).outcome, Outcome::Dropped { .. }));
         }
     }
-    // Nobody is told of what was sent to everybody.
+    // Nobody is told of what was sent to everybody, or seems to be from everybody.
     let mut lab = Build::line();
     tunnel(&mut lab, TunnelKind::Ip6tnl, &|_| {});
     lab.get("server").interfaces.retain(|i| i.name != "tun0");
+    lab.sysctl("client", "net.ipv4.ip_forward", 1);
     lab.route("client", "broadcast 10.9.0.255/32 dev tun0 table 255");
-    let journey = lab.send(&[("client", udp(("10.9.0.1", 1), ("10.9.0.255", 53)))]);
-    assert!(matches!(journey.outcome, Outcome::Dropped { .. }), "{:?}", journey.outcome);
+    lab.route("client", "broadcast 10.0.1.255/32 dev eth0 table 255");
+    for (from, src, dst) in [("client", "10.9.0.1", "10.9.0.255"), ("client:eth0", "10.0.1.255", "10.9.0.2")]
+    {
+        let journey = lab.send(&[(from, udp((src, 1), (dst, 53)))]);
+        assert!(matches!(journey.outcome, Outcome::Dropped { .. }), "{:?}", journey.outcome);
+    }
 }
 
 #[test]
@@ -486,6 +491,25 @@ fn tunnels_over_ipv6_send_only_if_both_ends_are_named_and_ip6gre_does_not_tell()
             (_, true) => assert_eq!(answer(&journey).kind, AnswerKind::Icmp(3, 1)),
             (TunnelKind::Gre, _) => drop(seen(&journey)),
             _ => assert_eq!(*stage(&journey), Stage::Silent),
+        }
+    }
+}
+
+#[test]
+fn over_ipv6_no_packet_is_wrapped_that_comes_from_the_other_end_itself() {
+    for (kind, src, wraps) in [
+        (TunnelKind::Ip6tnl, "fd02::2", false),
+        (TunnelKind::Ip6gre, "fd02::2", false),
+        (TunnelKind::Ip6tnl, "fd02::3", true),
+        (TunnelKind::Gre, "fd02::2", true),
+    ] {
+        let mut lab = Build::line();
+        tunnel(&mut lab, kind, &|_| {});
+        lab.sysctl("client", "net.ipv6.conf.all.forwarding", 1);
+        let journey = lab.send(&[("client:eth0", udp((src, 1), ("fd09::2", 53)))]);
+        match wraps {
+            true => drop(seen(&journey)),
+            false => assert_eq!(*stage(&journey), Stage::Silent),
         }
     }
 }

@@ -124,6 +124,17 @@ fn nat_of_what_a_vrf_sends_happens_at_its_port() {
 }
 
 #[test]
+fn what_a_vrf_sends_to_itself_is_translated_where_it_comes_in() {
+    let mut lab = line(&["eth0", "eth1"]);
+    lab.rules(
+        "router",
+        "*nat\n:INPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n\
+         -A INPUT -j SNAT --to-source 10.0.1.8\n-A POSTROUTING -o red -j SNAT --to-source 10.0.1.7",
+    );
+    assert_eq!(seen(&bound(&lab, "10.0.1.1")).src.to_string(), "10.0.1.8");
+}
+
+#[test]
 fn a_vrf_reaches_its_own_addresses_by_its_device() {
     let lab = line(&["eth0", "eth1"]);
     let journey = bound(&lab, "10.0.1.1");
