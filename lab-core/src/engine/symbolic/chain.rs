@@ -173,12 +173,10 @@ impl TableChains {
         self.first_ids.get(chain).map(|first| RuleId(first + 1 + place as u32))
     }
 
-    /// The id of a rule that stands at a place (from 0) of a chain.
-    pub fn id(&self, chain: usize, place: usize) -> Option<RuleId> {
-        match self.either(chain).filter(|c| c.edited) {
-            Some(compiled) => compiled.ids.get(place).copied(),
-            None => self.first_id(chain, place),
-        }
+    /// Where a rule stood at first, if it was in this chain then.
+    pub(super) fn place_at_first(&self, chain: usize, id: RuleId) -> Option<usize> {
+        let first = self.first_ids.get(chain)?;
+        id.0.checked_sub(first + 1).map(|place| place as usize)
     }
 
     /// The chain of a rule.

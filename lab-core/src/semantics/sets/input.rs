@@ -77,11 +77,6 @@ impl Sets {
         self.input.leaves.value(leaf)
     }
 
-    /// Forgets what is known of packets that come in to a host.
-    pub fn forget_arrivals(&mut self, host: &str) {
-        self.input.known.retain(|(name, ..), _| name != host);
-    }
-
     fn outcome(&mut self, arrival: Arrival) -> Ref {
         self.input.leaves.leaf(arrival)
     }
