@@ -304,7 +304,7 @@ impl<'a> Symbolic<'a> {
     ) -> Result<Vec<(T, Flow)>, Error> {
         let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
         let whole = address(source.value, v6);
-        if known_address(source, v6) {
+        if source.mask == u128::MAX {
             return Ok(vec![(tell(whole), flow.clone())]);
         }
         let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
@@ -469,12 +469,6 @@ pub(super) fn address(bits: u128, v6: bool) -> IpAddr {
         true => IpAddr::V6(Ipv6Addr::from_bits(bits)),
         false => IpAddr::V4(Ipv4Addr::from_bits((bits >> 96) as u32)),
     }
-}
-
-/// Whether every bit of an address is known.
-pub(super) fn known_address(source: Source, v6: bool) -> bool {
-    let bits = if v6 { u128::MAX } else { u128::MAX << 96 };
-    source.mask & bits == bits
 }
 
 /// An address as a constant.

@@ -429,7 +429,7 @@ impl<'a> Symbolic<'a> {
 
     /// The values of a port, if there are few, each with its packets.
     fn values(&mut self, flow: &Flow, port: Source) -> Result<Option<Vec<(u16, Flow)>>, Error> {
-        if is_known(port) {
+        if port.mask == u128::MAX {
             return Ok(Some(vec![(port.value as u16, flow.clone())]));
         }
         let field = port.field;
@@ -448,11 +448,6 @@ impl<'a> Symbolic<'a> {
         }
         Ok(Some(parts))
     }
-}
-
-fn is_known(source: Source) -> bool {
-    let bits = if source.field.width() >= 128 { u128::MAX << 96 } else { (1 << source.field.width()) - 1 };
-    source.mask & bits == bits
 }
 
 /// The addresses of a NAT range: the kernel picks by a hash of the connection.

@@ -82,7 +82,8 @@ impl Sets {
                 // (ip_set_get_ip_port).
                 let mut icmp = Vec::new();
                 for kind in 0..=255_u16 {
-                    let (first, last) = (kind << 8, kind << 8 | 0xff);
+                    let first = kind << 8;
+                    let last = first + 0xff;
                     if ports.low <= last && ports.high >= first {
                         let low = ports.low.max(first) & 0xff;
                         let high = ports.high.min(last) & 0xff;
