@@ -377,6 +377,17 @@ fn ip6tnl_alone_tells_the_sender_inside_what_it_is_told_itself() {
             assert!(matches!(lab.send(&[("client", packet())]).outcome, Outcome::Dropped { .. }));
         }
     }
+    // So it does of what was too big on the way.
+    for (dst, error) in [("10.9.0.2", AnswerKind::Icmp(3, 4)), ("fd09::2", AnswerKind::Icmp6(2, 0))] {
+        let mut lab = Build::line();
+        tunnel(&mut lab, TunnelKind::Ip6tnl, &|_| {});
+        lab.change("router", "eth1", |i| i.mtu = 1400);
+        let source = if dst.contains(':') { "fd09::1" } else { "10.9.0.1" };
+        let packet = |length| Packet { length, ..udp((source, 1), (dst, 53)) };
+        let journey = lab.send(&[("client", packet(1400))]);
+        assert_eq!((answer(&journey).kind, *stage(&journey) == Stage::Mtu), (error, true), "{dst}");
+        seen(&lab.send(&[("client", packet(1300))]));
+    }
     // Nobody is told of what was sent to everybody.
     let mut lab = Build::line();
     tunnel(&mut lab, TunnelKind::Ip6tnl, &|_| {});
@@ -384,6 +395,33 @@ fn ip6tnl_alone_tells_the_sender_inside_what_it_is_told_itself() {
     lab.route("client", "broadcast 10.9.0.255/32 dev tun0 table 255");
     let journey = lab.send(&[("client", udp(("10.9.0.1", 1), ("10.9.0.255", 53)))]);
     assert!(matches!(journey.outcome, Outcome::Dropped { .. }), "{:?}", journey.outcome);
+}
+
+/// `ip4ip6_err` asks for a route anew, of a packet without its mark.
+#[test]
+fn ip6tnl_tells_whoever_it_still_sends_for_whatever_mark_they_had() {
+    use crate::model::{PolicyAction, PolicyRule};
+    for (rule, tells) in [("", true), ("-A FORWARD -j MARK --set-xmark 0x1/0xffffffff", true)] {
+        let mut lab = Build::line();
+        let own = Tunnel {
+            local: "fd02::1".parse().ok(),
+            remote: "fd02::2".parse().ok(),
+            ..Tunnel::new(TunnelKind::Ip6tnl)
+        };
+        lab.device("router", "tun0", InterfaceKind::Tunnel(own), &["10.9.0.1/24"]);
+        lab.change("router", "tun0", |i| i.mtu = 1452);
+        lab.rules("router", &format!("*mangle\n:FORWARD ACCEPT [0:0]\n{rule}"));
+        let away = super::route::policy_rule(100, PolicyAction::Blackhole);
+        lab.get("router").rules = super::route::default_rules();
+        lab.get("router").rules.insert(1, PolicyRule { fwmark: Some((1, 1)), ..away });
+        let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.9.0.2", 53)))]);
+        assert_eq!(
+            matches!(journey.outcome, Outcome::Rejected { .. }),
+            tells,
+            "{rule}: {:?}",
+            journey.outcome
+        );
+    }
 }
 
 #[test]

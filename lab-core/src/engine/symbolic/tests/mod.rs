@@ -1,5 +1,6 @@
 //! Facts that sets of packets must know as the stepper does, one test each.
 
+mod asked;
 mod effects;
 mod matches;
 mod nat;
@@ -115,6 +116,10 @@ fn the_identifier_of_a_query_is_not_known() {
     assert_eq!(found.len(), 2);
     assert!(found.iter().all(|f| f.flow.reasons.iter().any(|r| r.contains("identifier"))));
     assert_eq!(flow(&lab, "client", &udp(("10.0.1.2", 7), ("10.0.2.2", 7))).ending, found[0].ending);
+    // Whatever it is, it is a number.
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctorigsrcport 0:65535 -j DROP");
+    assert_eq!(number(&flow(&lab, "client", &ping("10.0.1.2", "10.0.2.2"))), Some(1));
 }
 
 #[test]
@@ -138,6 +143,57 @@ fn a_port_that_a_kernel_picked_is_kept_by_a_range_that_covers_it() {
     let found = flow(&lab, "client", &tcp(("10.9.0.2", 1), ("10.9.0.1", 22), TcpFlags::SYN));
     assert!(matches!(found.ending, Ending::Delivered(_)));
     assert_eq!(found.flow.now.ends.sport, Source::keep(Field::Sport));
+}
+
+/// A VXLAN's outer packets come from any port that its host may pick: 32768-60999.
+#[test]
+fn a_port_that_a_kernel_picked_is_in_an_order_that_all_of_them_are_in() {
+    use crate::model::{InterfaceKind, Vxlan};
+    let open = "router fwd 1 | router:vx0";
+    for (condition, wanted) in [
+        ("udp sport < 32768", "router:vx0"),
+        ("udp sport < 32769", open),
+        ("udp sport < 60999", open),
+        ("udp sport < 61000", "router fwd 1"),
+        ("udp sport <= 32767", "router:vx0"),
+        ("udp sport <= 32768", open),
+        ("udp sport <= 60999", "router fwd 1"),
+        ("udp sport > 60999", "router:vx0"),
+        ("udp sport > 60998", open),
+        ("udp sport > 32768", open),
+        ("udp sport > 32767", "router fwd 1"),
+        ("udp sport >= 61000", "router:vx0"),
+        ("udp sport >= 60999", open),
+        ("udp sport >= 32768", "router fwd 1"),
+        ("udp sport > 65535", "router:vx0"),
+        ("udp sport < 0", "router:vx0"),
+        ("udp sport >= 0", "router fwd 1"),
+        ("udp sport & 0x1 == 0x0", open),
+    ] {
+        let mut lab = Build::line();
+        for (host, remote, address) in
+            [("client", "10.0.1.1", "10.9.0.2/24"), ("router", "10.0.1.2", "10.9.0.1/24")]
+        {
+            let vxlan = Vxlan {
+                vni: 7,
+                local: None,
+                remote: remote.parse().ok(),
+                link: None,
+                port: 4789,
+                ttl: 0,
+                learning: true,
+            };
+            lab.device(host, "vx0", InterfaceKind::Vxlan(vxlan), &[address]);
+        }
+        lab.chain(
+            "router",
+            "lab",
+            "filter hook input priority 0; policy accept;",
+            &format!("udp dport 4789 {condition} drop"),
+        );
+        let packet = told::packet("tcp s=10.9.0.2 d=10.9.0.1");
+        assert_eq!(told::told(&lab, "client", &packet), wanted, "{condition}");
+    }
 }
 
 #[test]
@@ -317,6 +373,14 @@ fn which_of_two_gateways_of_ipv6_is_taken_is_open_where_one_is_silent() {
     assert!(!ways(&lab, "client", "fd01::2"), "the client has a default route too");
     lab.get("client").routes.retain(|r| r.destination.prefix_len() != 0);
     assert!(ways(&lab, "client", "fd01::2"), "there is no other");
+    lab.route("client", "unreachable 2001::/16");
+    assert!(!ways(&lab, "client", "fd01::2"), "another refuses");
+    lab.get("client").routes.pop();
+    lab.route("client", "2001:db8::/32 via fd01::1 dev eth0");
+    lab.get("client").routes.last_mut().unwrap().next_hops[0].dead = true;
+    assert!(ways(&lab, "client", "fd01::2"), "the other is dead");
+    lab.route("client", "2001:db8::/64 via fd01::1 dev eth0");
+    assert!(!ways(&lab, "client", "fd01::2"), "one of two to the same prefix");
 }
 
 /// `ip_mkroute_input`: only a packet that turns back has its source looked up.
