@@ -310,9 +310,8 @@ impl<'a> Symbolic<'a> {
         let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
         // Which values there are at all.
         let field = source.field;
-        let (start, end) = (field.bit(0), field.bit(0) + field.width());
         let store = &mut self.sets.store;
-        let values = store.forget(flow.set, &|p| p < start || p >= end, true)?;
+        let values = store.values_of(flow.set, field)?;
         let mut short = Mapping::default();
         if !v6 {
             // An IPv4 address has no low bits.
@@ -328,8 +327,7 @@ impl<'a> Symbolic<'a> {
                     if all.len() == FEW {
                         return None;
                     }
-                    let bits = (low + step * unit) & !source.mask | source.value & source.mask;
-                    all.push(IpNet::from(address(bits, v6)));
+                    all.push(IpNet::from(address(source.of(low + step * unit), v6)));
                 }
             }
             Some(all)
@@ -356,8 +354,7 @@ impl<'a> Symbolic<'a> {
             };
             let Some(example) = store.example(atom) else { continue };
             left = store.without(left, atom)?;
-            let bits = (example.get(field) & !source.mask) | (source.value & source.mask);
-            let told = tell(address(bits, v6));
+            let told = tell(address(source.of(example.get(field)), v6));
             match groups.iter_mut().find(|(known, _)| *known == told) {
                 Some((_, atoms)) => atoms.push(atom),
                 None => groups.push((told, vec![atom])),

@@ -381,3 +381,51 @@ fn what_chance_decides_is_told_where_there_are_several_ways() {
         assert!(found.iter().all(|f| f.flow.reasons.is_empty() == (ways == 1)), "{found:?}");
     }
 }
+
+/// `nf_nat_used_tuple`: a tuple is also taken as what another connection began with.
+#[test]
+fn a_packet_that_comes_round_does_not_take_the_tuple_that_it_first_had() {
+    for (to, wanted) in [
+        ("10.0.9.9", "client from 10.0.9.9:1-511 to 10.0.1.2:1 ttl 61"),
+        ("10.0.9.8", "client from 10.0.9.8:2 to 10.0.1.2:1 ttl 61"),
+    ] {
+        let mut lab = Build::line();
+        lab.route("router", "10.0.9.0/24 via 10.0.2.2 dev eth1");
+        lab.sysctl("server", "net.ipv4.ip_forward", 1).sysctl("server", "net.ipv4.conf.all.forwarding", 1);
+        lab.rules(
+            "server",
+            "*nat\n:PREROUTING ACCEPT\n:POSTROUTING ACCEPT\n\
+             -A PREROUTING -p udp -d 10.0.9.9 -j DNAT --to-destination 10.0.1.2:1\n\
+             -A POSTROUTING -p udp -j SNAT --to-source 10.0.2.2:2",
+        );
+        lab.rules(
+            "router",
+            &format!("*nat\n:POSTROUTING ACCEPT\n-A POSTROUTING -s 10.0.2.2 -j SNAT --to-source {to}"),
+        );
+        assert_eq!(told(&lab, "client", &packet("udp d=10.0.9.9")), wanted, "{to}");
+    }
+}
+
+/// The address that RFC 6724 takes for the destination, not for the gateway.
+#[test]
+fn what_is_masqueraded_over_a_gateway_of_ipv6_has_the_address_next_to_its_destination() {
+    let mut lab = Build::line();
+    lab.rules("router", "# ip6tables\n*nat\n:POSTROUTING ACCEPT\n-A POSTROUTING -j MASQUERADE");
+    lab.change("router", "eth1", |i| {
+        let mut other = i.addresses[1].clone();
+        other.address = "fd09::1".parse().unwrap();
+        i.addresses.push(other);
+    });
+    lab.device("server", "dummy0", crate::model::InterfaceKind::Dummy, &["fd09:1::9/128", "fd02:1::9/128"]);
+    lab.route("router", "fd09:1::/64 via fd02::2 dev eth1")
+        .route("router", "fd02:1::/64 via fd02::2 dev eth1");
+    become_of(
+        &lab,
+        "client",
+        &[
+            ("udp6 d=fd09:1::9", "server from fd09::1:1"),
+            ("udp6 d=fd02:1::9", "server from fd02::1:1"),
+            ("udp6", "server from fd02::1:1"),
+        ],
+    );
+}
