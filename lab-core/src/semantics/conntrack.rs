@@ -192,7 +192,7 @@ fn inverse_icmp6(kind: u8) -> Option<u8> {
 }
 
 fn icmp_key(kind: u8, code: u8) -> PortValue {
-    PortValue::Is(u16::from(kind) << 8 | u16::from(code))
+    PortValue::Is(u16::from_be_bytes([kind, code]))
 }
 
 impl Tuple {

@@ -76,7 +76,7 @@ impl ChainLeaves {
             return Ref::NONE;
         }
         let open = if leaf.end == End::Fall { OPEN } else { 0 };
-        Ref::leaf(self.0.leaf(leaf).value().unwrap_or(0) | open)
+        Ref::leaf(self.0.leaf(leaf).value().unwrap_or(0) + open)
     }
 
     /// What a leaf stands for; none for 0: the chain ends undecided.

@@ -368,7 +368,7 @@ impl Sets {
         if !loopback {
             // Groups of interface scope never come from a wire.
             for scope in 0..=1_u128 {
-                let bits = crate::space::Bits { mask: 0xff0f << 112, value: (0xff00 | scope) << 112 };
+                let bits = crate::space::Bits { mask: 0xff0f << 112, value: (0xff00 + scope) << 112 };
                 parts.push(self.store.bits(Field::Dst, bits)?);
             }
         }

@@ -115,8 +115,7 @@ impl Sets {
             }
             IpsetItem::Mac(mac) => {
                 let field = of(Field::SrcMac, Field::DstMac);
-                let value = mac.0.iter().fold(1, |n, o| n << 8 | u128::from(*o));
-                self.store.value(field, value)
+                self.store.value(field, (1 << 48) + u128::from(mac.to_bits()))
             }
             IpsetItem::Iface(name, physical) => {
                 let field = match physical {

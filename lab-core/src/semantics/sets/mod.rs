@@ -291,8 +291,7 @@ impl Sets {
     }
 
     fn mac(&mut self, field: Field, mac: crate::addr::Mac) -> Set {
-        let value = mac.0.iter().fold(0, |n, o| n << 8 | u128::from(*o));
-        self.store.bits(field, Bits { mask: (1 << 48) - 1, value })
+        self.store.bits(field, Bits { mask: (1 << 48) - 1, value: mac.to_bits().into() })
     }
 
     /// Where TTL compares with a constant.

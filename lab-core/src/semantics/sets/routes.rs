@@ -438,12 +438,8 @@ impl Sets {
         };
         let (local, main) = (of(RouteTable::LOCAL), of(RouteTable::MAIN));
         let mut unclear = Vec::new();
-        for own in local.iter().filter(|l| l.prefix_len() < 32) {
-            let longer: Vec<IpNet> = main
-                .iter()
-                .copied()
-                .filter(|m| m.prefix_len() > own.prefix_len() && own.contains(m))
-                .collect();
+        for own in local.iter().filter(|l| l.prefix_len() != 32) {
+            let longer: Vec<IpNet> = main.iter().copied().filter(|m| m != own && own.contains(m)).collect();
             for route in longer {
                 let mut set = self.store.in_prefix(Field::Dst, route)?;
                 for over in local.iter().filter(|l| route.contains(*l)) {

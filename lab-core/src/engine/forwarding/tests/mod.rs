@@ -130,6 +130,10 @@ fn an_acl_cuts_a_loop_for_what_it_denies() {
     let deny = AclRule { priority: 7, permit: false, headers: Headers { protocol: (0, 16), ..Headers::ALL } };
     assert_eq!(network.insert_acl(acl, deny).unwrap().loops, 0);
     assert_eq!(network.remove_acl(acl, &deny).unwrap().loops, 1);
+    let changes = [Change::InsertAcl(acl, deny), Change::InsertAcl(acl, far)];
+    assert_eq!(network.apply(&changes).unwrap(), Report { changed: 0, found: 0, loops: 0 });
+    let changes = [Change::RemoveAcl(acl, far), Change::RemoveAcl(acl, deny)];
+    assert_eq!(network.apply(&changes).unwrap(), Report { changed: 0, found: 1, loops: 1 });
     assert_eq!(network.remove_acl(acl, &deny), Err(Error::NoRule));
 }
 

@@ -68,3 +68,23 @@ fn nothing_is_sent_about_what_was_sent_to_everybody() {
     assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
     answer(&lab.send(&[("router:eth0", udp(("10.0.1.2", 1), ("10.0.1.1", 53)))]));
 }
+
+/// `ip_route_me_harder` asks with the source that a reset has.
+#[test]
+fn a_reset_is_routed_from_the_address_that_it_speaks_for() {
+    use super::route::{default_rules, policy_rule};
+    use crate::model::{PolicyAction, PolicyRule};
+    for (from, came_back) in [("10.0.2.2/32", false), ("10.0.1.1/32", true), ("10.0.2.3/32", true)] {
+        let mut lab = Build::line();
+        lab.rules(
+            "router",
+            "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p tcp -j REJECT --reject-with tcp-reset",
+        );
+        let rule = PolicyRule { source: from.parse().ok(), ..policy_rule(100, PolicyAction::Blackhole) };
+        lab.get("router").rules = default_rules();
+        lab.get("router").rules.insert(1, rule);
+        let journey = lab.send(&[("client", tcp(("10.0.1.2", 1), ("10.0.2.2", 22), TcpFlags::SYN))]);
+        let answered = matches!(&journey.outcome, Outcome::Rejected { answer, .. } if answer.came_back);
+        assert_eq!(answered, came_back, "{from}: {:?}", journey.outcome);
+    }
+}

@@ -424,6 +424,61 @@ fn ip6tnl_tells_whoever_it_still_sends_for_whatever_mark_they_had() {
     }
 }
 
+/// What it sends for itself it asks for with the source that it has.
+#[test]
+fn ip6tnl_tells_its_own_host_if_the_source_still_leads_into_the_tunnel() {
+    use crate::model::{PolicyAction, PolicyRule, RouteTable};
+    for (from, tells) in [("10.9.0.1/32", true), ("", false)] {
+        let mut lab = Build::line();
+        tunnel(&mut lab, TunnelKind::Ip6tnl, &|_| {});
+        lab.get("server").interfaces.retain(|i| i.name != "tun0");
+        lab.route("client", "10.8.0.0/24 dev tun0 table 7");
+        let lookup = super::route::policy_rule(100, PolicyAction::Lookup(RouteTable(7)));
+        let ports = Some(crate::addr::PortRange { low: 53, high: 53 });
+        lab.get("client").rules = super::route::default_rules();
+        // Ports are no longer known of a packet that is asked about again.
+        let rule = match from {
+            "" => PolicyRule { dport: ports, ..lookup },
+            from => PolicyRule { source: from.parse().ok(), ..lookup },
+        };
+        lab.get("client").rules.insert(1, rule);
+        let journey = lab.send(&[("client", udp(("10.9.0.1", 1), ("10.8.0.2", 53)))]);
+        assert_eq!(
+            matches!(journey.outcome, Outcome::Rejected { .. }),
+            tells,
+            "{from}: {:?}",
+            journey.outcome
+        );
+    }
+}
+
+#[test]
+fn a_vxlan_with_an_address_of_its_own_sends_from_that() {
+    for (local, wanted) in [(None, "10.0.1.2"), (Some("10.0.7.7"), "10.0.7.7")] {
+        let mut lab = Build::line();
+        lab.device("client", "dummy0", InterfaceKind::Dummy, &["10.0.7.7/32"]);
+        let vxlan = crate::model::Vxlan {
+            vni: 7,
+            local: local.and_then(|local| local.parse().ok()),
+            remote: "10.0.2.2".parse().ok(),
+            link: None,
+            port: 4789,
+            ttl: 0,
+            learning: true,
+        };
+        lab.device("client", "vx0", InterfaceKind::Vxlan(vxlan), &["10.9.0.1/24"]);
+        lab.get("client").neighbours.push(crate::model::Neighbour {
+            address: "10.9.0.2".parse().unwrap(),
+            interface: "vx0".into(),
+            mac: Some(crate::addr::Mac([2, 9, 9, 9, 9, 9])),
+            state: crate::model::NeighbourState::Permanent,
+            proxy: false,
+        });
+        let journey = lab.send(&[("client", udp(("10.9.0.1", 1), ("10.9.0.2", 53)))]);
+        assert_eq!(outer(&journey)[0].src.to_string(), wanted);
+    }
+}
+
 #[test]
 fn what_a_tunnel_has_to_say_goes_to_the_source_before_nat() {
     let mut lab = routed(|_| {});
@@ -454,13 +509,25 @@ fn that_a_tunnel_has_no_route_is_told_to_the_source_after_nat_and_nat_brings_it_
         let journey = lab.send(&[("client", packet)]);
         let own = if src.is_ipv4() { "10.9.0.1" } else { "fd09::1" };
         assert_eq!((answer(&journey).to_addr, answer(&journey).from_addr.to_string()), (src, own.into()));
-        assert!(answer(&journey).came_back);
+        let kind = if src.is_ipv4() { AnswerKind::Icmp(3, 1) } else { AnswerKind::Icmp6(1, 3) };
+        assert!(answer(&journey).came_back && answer(&journey).kind == kind);
     }
 }
 
 #[test]
 fn a_bridged_frame_too_big_for_gretap_is_lost_and_for_vxlan_answered() {
-    for vxlan in [false, true] {
+    let (v4, v6) = (("10.5.0.1", "10.5.0.2"), ("fd05::1", "fd05::2"));
+    // Nobody is told to send less than everybody must take.
+    for (vxlan, (src, dst), mtu, told) in [
+        (false, v4, 1500, false),
+        (false, v6, 1500, false),
+        (true, v4, 1500, true),
+        (true, v6, 1500, true),
+        (true, v6, 1330, true),
+        (true, v6, 1329, false),
+        (true, v4, 626, true),
+        (true, v4, 625, false),
+    ] {
         let mut lab = Build::line();
         let remote = "10.0.2.2".parse().ok();
         let kind = match vxlan {
@@ -480,11 +547,12 @@ fn a_bridged_frame_too_big_for_gretap_is_lost_and_for_vxlan_answered() {
         lab.change("router", "far0", |i| {
             (i.master, i.port) = (Some("br0".into()), Some(Default::default()));
         });
-        lab.host("guest", false).nic("guest", "eth0", &["10.5.0.1/24"]);
+        lab.host("guest", false).nic("guest", "eth0", &["10.5.0.1/24", "fd05::1/64"]);
         lab.link(&[("guest", "eth0"), ("router", "p1")]);
+        lab.change("router", "eth1", |i| i.mtu = mtu);
         let far = crate::addr::Mac([2, 9, 9, 9, 9, 9]);
         lab.get("guest").neighbours.push(crate::model::Neighbour {
-            address: "10.5.0.2".parse().unwrap(),
+            address: dst.parse().unwrap(),
             interface: "eth0".into(),
             mac: Some(far),
             state: crate::model::NeighbourState::Permanent,
@@ -501,15 +569,17 @@ fn a_bridged_frame_too_big_for_gretap_is_lost_and_for_vxlan_answered() {
             local: false,
             fixed: false,
         });
-        let packet = Packet { length: 1490, ..tcp(("10.5.0.1", 1), ("10.5.0.2", 22), TcpFlags::SYN) };
+        let packet = Packet { length: 1490, ..tcp((src, 1), (dst, 22), TcpFlags::SYN) };
         let journey = lab.send(&[("guest", packet)]);
-        assert_eq!(*stage(&journey), Stage::Mtu);
+        // What is not told goes through in pieces, to a server without VXLAN.
+        let by = if vxlan && !told { Stage::TunnelUnknown } else { Stage::Mtu };
+        assert_eq!(*stage(&journey), by, "{vxlan} {dst} {mtu}");
         match &journey.outcome {
             Outcome::Rejected { answer, .. } => {
-                assert!(vxlan && answer.came_back);
-                assert_eq!(answer.from_addr.to_string(), "10.5.0.2");
+                assert!(told && answer.came_back, "{dst} {mtu}");
+                assert_eq!(answer.from_addr.to_string(), dst);
             }
-            other => assert!(!vxlan && matches!(other, Outcome::Dropped { .. })),
+            other => assert!(!told && matches!(other, Outcome::Dropped { .. }), "{vxlan} {dst} {mtu}"),
         }
     }
 }

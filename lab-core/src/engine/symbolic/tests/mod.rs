@@ -7,6 +7,7 @@ mod nat;
 mod nft;
 mod route;
 pub mod told;
+mod ways;
 
 use super::{Ending, Flow, Flowed, Sending, Symbolic};
 use crate::addr::Family;
@@ -85,6 +86,32 @@ fn nat_to_what_a_packet_has_is_no_nat() {
     let to = |address| tcp(("10.0.1.2", 1), (address, 22), TcpFlags::SYN);
     assert!(matches!(flow(&lab, "client", &to("10.0.2.2")).ending, Ending::Delivered(_)));
     assert_eq!(number(&flow(&lab, "client", &to("10.0.2.3"))), Some(1));
+}
+
+#[test]
+fn nothing_is_claimed_of_which_of_many_addresses_nat_picks() {
+    let mut lab = Build::line();
+    lab.rules("router", "*nat\n:POSTROUTING ACCEPT\n-A POSTROUTING -j SNAT --to-source 10.0.0.1-10.9.9.9");
+    let packet = tcp(("10.0.1.2", 1), ("10.0.2.2", 2), TcpFlags::SYN);
+    let wanted = "which of the many addresses 10.0.0.1-10.9.9.9 NAT picks";
+    let journey = lab.run(&mut Choices::default(), &[("client", packet.clone())]);
+    assert!(journey.unknown.iter().any(|why| why.contains(wanted)), "{:?}", journey.unknown);
+    let found = flows(&lab, "client", &packet);
+    assert!(found.iter().all(|f| f.flow.unknown.iter().any(|why| why.contains(wanted))));
+}
+
+#[test]
+fn nothing_is_claimed_of_which_destination_port_nat_picks() {
+    for (to, open) in [("10.0.2.2:80-90", true), ("10.0.2.2:80", false), ("10.0.2.2:2-3", false)] {
+        let mut lab = Build::line();
+        lab.rules(
+            "router",
+            &format!("*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp -j DNAT --to-destination {to}"),
+        );
+        let found = flows(&lab, "client", &tcp(("10.0.1.2", 1), ("10.0.2.9", 2), TcpFlags::SYN));
+        let told = |f: &Flowed| f.flow.unknown.iter().any(|why| why.contains("which destination port"));
+        assert_eq!((found.len(), found.iter().all(told)), (1, open), "{to}");
+    }
 }
 
 #[test]

@@ -545,6 +545,8 @@ fn a_value_is_known_of_itself_and_not_of_another() {
         lab
     };
     let (mark, own) = (|| Box::new(Expression::Mark), || Box::new(Expression::Mark));
+    let (both, one) = ("router fwd 1 | server", || Box::new(Expression::Constant(1)));
+    let chance = || Box::new(Expression::Numgen { modulus: 4, offset: 0, incremental: false });
     for (left, right, packet, wanted) in [
         (Expression::And(mark(), own()), 5, "udp mark=5", "router fwd 1"),
         (Expression::And(mark(), own()), 5, "udp mark=4", "server"),
@@ -552,6 +554,9 @@ fn a_value_is_known_of_itself_and_not_of_another() {
         (Expression::Or(mark(), own()), 5, "udp mark=7", "server"),
         (Expression::Xor(mark(), own()), 0, "udp mark=5", "router fwd 1"),
         (Expression::Xor(mark(), own()), 5, "udp mark=5", "server"),
+        (Expression::And(chance(), one()), 1, "udp", both),
+        (Expression::Or(one(), chance()), 1, "udp", both),
+        (Expression::ShiftRight(chance(), 1), 1, "udp", both),
     ] {
         let told = told(&meets(left.clone(), right), "router:eth0", &self::packet(packet));
         assert_eq!(told, wanted, "{left:?} {right} {packet}");

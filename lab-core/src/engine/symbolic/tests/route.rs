@@ -7,7 +7,7 @@ use crate::engine::stepper::tests::route::default_rules;
 use crate::model::{PolicyAction, PolicyRule, RouteTable};
 
 /// A router that has a rule to blackhole what it selects.
-fn ruled(change: impl FnOnce(&mut PolicyRule)) -> Build {
+pub fn ruled(change: impl FnOnce(&mut PolicyRule)) -> Build {
     let mut lab = Build::line();
     let mut rule = PolicyRule::new(Family::Ipv4, 100, PolicyAction::Blackhole);
     change(&mut rule);
@@ -278,6 +278,42 @@ fn sources_that_may_not_come_in_by_a_device_do_not() {
         "router:eth0",
         &[("udp s=10.0.6.1", "?"), ("udp", "server"), ("udp s=10.0.2.1", "router martian-source")],
     );
+    // Who has rules of his own, or addresses by hand, has every way back looked up.
+    type Change = fn(&mut Build);
+    let rows: [(Change, &str); 5] = [
+        (
+            |lab| {
+                lab.route("router", "local 10.8.0.1/32 dev lo table 255");
+            },
+            "router martian-source",
+        ),
+        (
+            |lab| {
+                lab.route("router", "local fd08::1/128 dev lo table 255");
+            },
+            "server",
+        ),
+        (|lab| lab.get("router").rules = default_rules(), "server"),
+        (
+            |lab| {
+                lab.get("router").rules = default_rules();
+                lab.get("router").rules.insert(1, PolicyRule::new(Family::Ipv4, 100, PolicyAction::Nop));
+            },
+            "router martian-source",
+        ),
+        (
+            |lab| {
+                lab.get("router").rules = PolicyRule::initial(Family::Ipv6);
+                lab.get("router").rules.push(PolicyRule::new(Family::Ipv6, 100, PolicyAction::Nop));
+            },
+            "server",
+        ),
+    ];
+    for (change, wanted) in rows {
+        let mut lab = strict(0);
+        change(&mut lab);
+        become_of(&lab, "router:eth0", &[("udp s=10.0.1.255", wanted)]);
+    }
     // A device without an address takes only what has a way back by it.
     for (value, wanted) in [(0, "server"), (1, "router rp_filter"), (2, "router rp_filter")] {
         let mut lab = strict(value);
@@ -455,117 +491,4 @@ fn what_a_longer_route_inside_a_local_prefix_does_depends_on_the_past() {
     lab.get("router").rules = default_rules();
     lab.get("router").rules.insert(1, PolicyRule::new(Family::Ipv4, 100, PolicyAction::Nop));
     become_of(&lab, "client", &[("udp d=10.8.1.1", "router")]);
-}
-
-#[test]
-fn what_ipv6_has_in_its_tables_is_nothing_to_ipv4() {
-    let mut lab = Build::line();
-    // The bits that 10.0.0.0/16 and 10.0.2.0/24 have, of another family.
-    lab.route("router", "local a00::/16 dev lo table 255")
-        .route("router", "a00:200::/24 via fd02::2 dev eth1");
-    become_of(&lab, "client", &[("udp", "server"), ("udp d=10.0.2.1", "router")]);
-}
-
-#[test]
-fn routes_of_ipv6_to_one_prefix_with_one_metric_are_one_route() {
-    let source = |lab: &mut Build, net: &str| {
-        lab.get("router").routes.last_mut().unwrap().source = net.parse().ok();
-    };
-    for (metrics, sources, wanted) in [
-        ((1, 1), ("", ""), "router host-unreachable | server"),
-        ((1, 2), ("", ""), "server"),
-        ((2, 1), ("", ""), "router host-unreachable"),
-        ((1, 1), ("fd01::/64", "fd01::/64"), "router host-unreachable | server"),
-        ((1, 1), ("fd01::/64", ""), "server"),
-        ((1, 1), ("", "fd01::/64"), "router host-unreachable"),
-        ((1, 1), ("", "fd05::/64"), "server"),
-    ] {
-        let mut lab = Build::line();
-        lab.device("server", "dummy0", crate::model::InterfaceKind::Dummy, &["fd07::1/128"]);
-        lab.route("router", &format!("fd07::/64 via fd02::2 dev eth1 metric {}", metrics.0));
-        source(&mut lab, sources.0);
-        lab.route("router", &format!("fd07::/64 via fd02::9 dev eth1 metric {}", metrics.1));
-        source(&mut lab, sources.1);
-        let told = told(&lab, "client", &packet("udp6 d=fd07::1"));
-        assert_eq!(told, wanted, "{metrics:?} {sources:?}");
-    }
-}
-
-/// RFC 6724: of the addresses of the device, the one that has most in common with
-/// the destination.
-#[test]
-fn a_socket_without_an_address_of_ipv6_sends_from_the_one_next_to_the_destination() {
-    let mut lab = Build::line();
-    lab.change("client", "eth0", |i| {
-        let mut other = i.addresses[1].clone();
-        other.address = "fd02:5::2".parse().unwrap();
-        i.addresses.push(other);
-    });
-    lab.rules("client", "# ip6tables\n*filter\n:OUTPUT ACCEPT\n-A OUTPUT -s fd02:5::2/128 -j DROP");
-    become_of(
-        &lab,
-        "client",
-        &[
-            ("udp6 s=:: d=fd02:5::9", "client OUTPUT 1"),
-            ("udp6 s=:: d=fd02::2", "client OUTPUT 1"),
-            ("udp6 s=:: d=fd01::1", "router"),
-            ("udp6 s=:: d=fd01:5::2", "router no-route"),
-        ],
-    );
-}
-
-/// Tunnels that have a link ask for a route by it.
-#[test]
-fn policy_rules_see_the_device_that_a_packet_must_leave_by() {
-    use crate::model::{InterfaceKind, Tunnel, TunnelKind};
-    let tunnel = |lab: &mut Build, host: &str, ends: (&str, &str), link: &str| {
-        let tunnel = Tunnel {
-            local: ends.0.parse().ok(),
-            remote: ends.1.parse().ok(),
-            link: (!link.is_empty()).then(|| link.into()),
-            ..Tunnel::new(TunnelKind::Gre)
-        };
-        let address = if host == "router" { "10.9.0.1/24" } else { "10.9.0.2/24" };
-        lab.device(host, "tun0", InterfaceKind::Tunnel(tunnel), &[address]);
-        lab.change(host, "tun0", |i| i.mtu = 1476);
-    };
-    for (link, rule, arrives) in
-        [("", "eth1", true), ("eth1", "eth1", false), ("eth1", "eth0", true), ("", "eth0", true)]
-    {
-        let mut lab = ruled(|r| r.oif = Some(rule.into()));
-        tunnel(&mut lab, "router", ("10.0.2.1", "10.0.2.2"), link);
-        tunnel(&mut lab, "server", ("10.0.2.2", "10.0.2.1"), "");
-        let told = told(&lab, "router", &packet("udp s=10.9.0.1 d=10.9.0.2"));
-        assert_eq!(told == "server:tun0", arrives, "{link} {rule}: {told}");
-    }
-}
-
-#[test]
-fn whether_a_policy_rule_means_a_vrf_by_its_name_is_open() {
-    use crate::model::InterfaceKind;
-    for (change, wanted) in [
-        ((|r| r.oif = Some("red".into())) as fn(&mut PolicyRule), "?"),
-        (|r| r.oif = Some("eth1".into()), "server"),
-        (|r| (r.oif, r.source) = (Some("red".into()), "10.0.3.0/24".parse().ok()), "server"),
-    ] {
-        let mut lab = ruled(change);
-        lab.device("router", "red", InterfaceKind::Vrf(254), &[])
-            .change("router", "eth0", |i| i.master = Some("red".into()));
-        become_of(&lab, "router:eth0", &[("udp", wanted)]);
-    }
-}
-
-#[test]
-fn a_link_local_destination_is_looked_up_on_the_link_that_the_packet_came_by() {
-    for (device, unmodelled, wanted) in [
-        ("eth0", "", "router host-unreachable"),
-        ("eth1", "", "router no-route"),
-        ("eth0", "nexthop object 7", "?"),
-        ("eth1", "nexthop object 7", "?"),
-    ] {
-        let mut lab = Build::line();
-        lab.route("router", &format!("fe80::/64 dev {device}"));
-        lab.get("router").routes.last_mut().unwrap().unmodelled = unmodelled.into();
-        become_of(&lab, "router:eth0", &[("udp6 s=fe80::7 d=fe80::9", wanted)]);
-    }
 }
