@@ -156,9 +156,7 @@ impl TableChains {
     pub(super) fn put(&mut self, chain: usize, raw: bool, compiled: Compiled) {
         let count = self.first_ids.len();
         let form = &mut self.forms[usize::from(raw)];
-        if form.len() < count {
-            form.resize_with(count, || None);
-        }
+        form.resize_with(count, || None);
         if let Some(place) = form.get_mut(chain) {
             *place = Some(compiled);
         }
