@@ -317,3 +317,18 @@ fn whether_a_filter_of_arp_lets_an_answer_out_is_open_where_the_way_back_is() {
         assert_eq!(matches!(found, Resolved::Unknown(_)), resolved == "?", "{found:?}");
     }
 }
+
+#[test]
+fn a_frame_is_for_one_for_some_or_for_all_by_its_address() {
+    use crate::model::PacketType;
+    use crate::semantics::matches::packet_type;
+    for (destination, kind) in [
+        (None, PacketType::Unicast),
+        (Some([2, 0, 0, 0, 0, 1]), PacketType::Unicast),
+        (Some([0xff; 6]), PacketType::Broadcast),
+        (Some([0x33, 0x33, 0, 0, 0, 1]), PacketType::Multicast),
+        (Some([1, 0, 0x5e, 0, 0, 1]), PacketType::Multicast),
+    ] {
+        assert_eq!(packet_type(destination.map(Mac)), kind, "{destination:?}");
+    }
+}

@@ -1,7 +1,7 @@
 use super::build::{ping, tcp, udp, Build};
 use super::{answer, rule, seen, stage};
 use crate::engine::explore::Choices;
-use crate::model::{Decision, NextHop, Outcome, Stage, TcpFlags};
+use crate::model::{Decision, NextHop, Outcome, Packet, Stage, TcpFlags};
 
 /// Two guests on one bridge; `call` is bridge-nf-call-iptables.
 fn switched(call: u8) -> Build {
@@ -303,4 +303,20 @@ fn what_a_bridge_sends_to_a_group_of_ipv6_instead_goes_to_every_port() {
     lab.rules("hv", "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to ff02::1");
     let journey = lab.send(&[("a", udp(("fd01::2", 1), ("fd01::3", 53)))]);
     assert_eq!(journey.unknown, ["hv: a frame to every port of br0"]);
+}
+
+/// `is_skb_forwardable`: a port takes its own MTU and a tag, 4 bytes.
+#[test]
+fn a_frame_that_is_too_long_for_the_other_port_is_lost() {
+    for (length, passes) in [(1500, false), (1005, false), (1004, true), (900, true)] {
+        let mut lab = switched(0);
+        lab.change("hv", "vnet1", |i| i.mtu = 1000);
+        let packet = Packet { length, ..udp(("10.0.0.2", 1), ("10.0.0.3", 53)) };
+        let journey = lab.send(&[("a", packet)]);
+        if passes {
+            seen(&journey);
+        } else {
+            assert_eq!(*stage(&journey), Stage::Mtu, "{length}");
+        }
+    }
 }

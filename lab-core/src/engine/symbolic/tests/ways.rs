@@ -86,6 +86,18 @@ fn policy_rules_see_the_device_that_a_packet_must_leave_by() {
         let told = told(&lab, "router", &packet("udp s=10.9.0.1 d=10.9.0.2"));
         assert_eq!(told == "server:tun0", arrives, "{link} {rule}: {told}");
     }
+    // A port of a VRF is a link in its table; the VRF itself is none.
+    for (link, rule, wanted) in
+        [("eth1", "eth1", false), ("eth1", "eth0", true), ("red", "eth1", true), ("red", "eth0", true)]
+    {
+        let mut lab = ruled(|r| r.oif = Some(rule.into()));
+        lab.device("router", "red", InterfaceKind::Vrf(254), &[])
+            .change("router", "eth1", |i| i.master = Some("red".into()));
+        tunnel(&mut lab, "router", ("10.0.2.1", "10.0.2.2"), link);
+        tunnel(&mut lab, "server", ("10.0.2.2", "10.0.2.1"), "");
+        let told = told(&lab, "router", &packet("udp s=10.9.0.1 d=10.9.0.2"));
+        assert_eq!(told == "server:tun0", wanted, "{link} {rule}: {told}");
+    }
     // Of equal routes of IPv6, the one by the link is taken.
     for (link, wanted) in [
         ("", "router host-unreachable | server:tun0"),
