@@ -315,3 +315,16 @@ fn a_packet_is_by_chance_one_of_a_connection_whose_port_was_picked_in_its_zone()
         assert!(gone.by_chance(&reply(100), (5, 6)).is_empty());
     }
 }
+
+#[test]
+fn only_a_plain_syn_ends_what_was_reset() {
+    let host = Host::default();
+    let there = |flags| tcp(("10.0.0.1", 1), ("10.0.0.2", 2), flags);
+    let back = |flags| tcp(("10.0.0.2", 2), ("10.0.0.1", 1), flags);
+    let (syn, ack, rst) = (TcpFlags::SYN, TcpFlags::ACK, TcpFlags::RST);
+    for (flags, state) in [(syn | ack, Invalid), (syn, New)] {
+        let packets = [there(syn), back(syn | ack), there(ack), there(rst), there(flags), back(ack)];
+        // Either way there is a connection for what comes back.
+        assert_eq!(states(&host, &packets)[4..], [state, Established], "{flags:#x}");
+    }
+}

@@ -320,3 +320,29 @@ fn a_frame_that_is_too_long_for_the_other_port_is_lost() {
         }
     }
 }
+
+/// `br_nf_post_routing` names no device that a frame came in by.
+#[test]
+fn after_routing_a_bridged_frame_came_in_by_nothing() {
+    for (condition, passes) in
+        [("iifname \"br0\"", true), ("oifname \"br0\"", false), ("iifname \"\"", false)]
+    {
+        let mut lab = switched(1);
+        let base = "filter hook postrouting priority 0; policy accept;";
+        lab.chain("hv", "lab", base, &format!("{condition} drop"));
+        let journey = lab.send(&[("a", ping("0.0.0.0", "10.0.0.3"))]);
+        assert_eq!(matches!(journey.outcome, Outcome::Delivered { .. }), passes, "{condition}");
+    }
+}
+
+#[test]
+fn a_port_takes_nothing_in_if_it_or_its_bridge_is_down() {
+    let packet = || udp(("10.0.0.2", 1), ("10.0.0.3", 53));
+    seen(&switched(0).send(&[("hv:vnet0", packet())]));
+    let mut lab = switched(0);
+    lab.change("hv", "vnet0", |i| i.port.as_mut().unwrap().forwarding = false);
+    assert_eq!(*stage(&lab.send(&[("hv:vnet0", packet())])), Stage::LinkDown);
+    let mut lab = switched(0);
+    lab.change("hv", "br0", |i| i.up = false);
+    assert_eq!(*stage(&lab.send(&[("hv:vnet0", packet())])), Stage::LinkDown);
+}

@@ -350,3 +350,15 @@ fn a_map_gives_the_mark_of_the_port() {
     };
     assert_eq!((dropped(53), dropped(80), dropped(99)), (true, false, false));
 }
+
+#[test]
+fn nothing_is_asked_of_a_rule_that_does_nothing() {
+    for (target, reasons) in [("", false), (" -j MARK --set-xmark 0x1/0xffffffff", true)] {
+        let mut lab = Build::line();
+        let rule = format!("-A FORWARD -m recent --rcheck --name x{target}");
+        lab.rules("router", &format!("*mangle\n:FORWARD ACCEPT [0:0]\n{rule}"));
+        let packet = udp(("10.0.1.2", 1), ("10.0.2.2", 2));
+        let explored = all(4, |choices| lab.run(choices, &[("client", packet.clone())]));
+        assert_eq!(!explored.reasons.is_empty(), reasons, "{rule}");
+    }
+}

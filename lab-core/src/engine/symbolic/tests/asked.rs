@@ -230,3 +230,23 @@ fn what_refuses_in_a_vrf_is_no_type_of_an_address() {
         },
     );
 }
+
+#[test]
+fn an_address_is_local_to_the_device_that_a_packet_leaves_by() {
+    for (condition, rows) in [
+        (
+            "--src-type LOCAL --limit-iface-out",
+            [("udp s=10.0.2.1", "router OUTPUT 1"), ("udp s=10.0.1.1", "server")],
+        ),
+        (
+            "--src-type UNICAST --limit-iface-out",
+            [("udp s=10.0.2.1", "server"), ("udp s=10.0.1.1", "router OUTPUT 1")],
+        ),
+        ("--src-type LOCAL", [("udp s=10.0.2.1", "router OUTPUT 1"), ("udp s=10.0.1.1", "router OUTPUT 1")]),
+    ] {
+        let mut lab = Build::line();
+        let rule = format!("-A OUTPUT -m addrtype {condition} -j DROP");
+        lab.rules("router", &format!("*filter\n:OUTPUT ACCEPT\n{rule}"));
+        become_of(&lab, "router", &rows);
+    }
+}

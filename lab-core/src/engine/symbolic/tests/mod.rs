@@ -265,6 +265,29 @@ fn a_map_whose_key_is_partly_by_chance_leaves_others_alone() {
     assert_eq!((found.len(), ways.results.len()), (2, 2));
 }
 
+/// Sets tell a bit where it is one bit of the packet.
+#[test]
+fn what_two_fields_are_together_is_open() {
+    use crate::model::{Atom, Comparison, Expression, Match, NftMatch, NftSetRef, Statement};
+    let (mark, other) = (|| Box::new(Expression::Mark), || Box::new(Expression::CtMark));
+    for (left, ways) in [
+        (Expression::Xor(mark(), other()), 2),
+        (Expression::And(mark(), other()), 2),
+        (Expression::Or(mark(), other()), 2),
+        (Expression::Xor(mark(), mark()), 1),
+    ] {
+        let mut lab = Build::line();
+        lab.chain("router", "lab", "filter hook forward priority 0; policy accept;", "ct mark 0x5 drop");
+        let rule = &mut lab.get("router").ruleset.tables[0].chains[0].rules[0];
+        rule.statements[0] = Statement::Match(Match::Nft(Box::new(NftMatch {
+            left: left.clone(),
+            comparison: Comparison::Equal,
+            right: NftSetRef::Elements(vec![vec![Atom::Range(5, 5)]]),
+        })));
+        assert_eq!(flows(&lab, "client", &udp(("10.0.1.2", 1), ("10.0.2.2", 2))).len(), ways, "{left:?}");
+    }
+}
+
 #[test]
 fn a_bridged_frame_whose_address_stays_goes_on_though_its_port_is_rewritten() {
     let mut lab = Build::default();

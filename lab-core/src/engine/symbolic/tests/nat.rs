@@ -429,3 +429,48 @@ fn what_is_masqueraded_over_a_gateway_of_ipv6_has_the_address_next_to_its_destin
         ],
     );
 }
+
+/// A VXLAN's outer packets come from any of 32768-60999.
+#[test]
+fn a_port_that_another_host_picked_is_picked_anew_where_the_range_does_not_hold_all() {
+    use crate::model::{InterfaceKind, Vxlan};
+    let open = "server INPUT 1 | server:vx0";
+    for (range, below, wanted) in [
+        ("1-65535", 32768, "server:vx0"),
+        ("1-65535", 61000, "server INPUT 1"),
+        ("1-60998", 32768, open),
+        ("32769-65535", 61000, open),
+        ("40000-50000", 40000, "server:vx0"),
+        ("40000-50000", 50001, "server INPUT 1"),
+    ] {
+        let mut lab = nat("POSTROUTING", &format!("-p udp -j SNAT --to-source 10.0.2.1:{range}"));
+        for (host, remote, address) in
+            [("client", "10.0.2.2", "10.9.0.2/24"), ("server", "10.0.2.1", "10.9.0.1/24")]
+        {
+            let vxlan = Vxlan {
+                vni: 7,
+                local: None,
+                remote: remote.parse().ok(),
+                link: None,
+                port: 4789,
+                ttl: 0,
+                learning: true,
+            };
+            lab.device(host, "vx0", InterfaceKind::Vxlan(vxlan), &[address]);
+        }
+        let below = below - 1;
+        lab.rules(
+            "server",
+            &format!("*filter\n:INPUT ACCEPT\n-A INPUT -p udp -m udp --sport 0:{below} --dport 4789 -j DROP"),
+        );
+        let mac = lab.get("server").interface("vx0").unwrap().mac;
+        lab.get("client").neighbours.push(crate::model::Neighbour {
+            address: "10.9.0.1".parse().unwrap(),
+            interface: "vx0".into(),
+            mac,
+            state: crate::model::NeighbourState::Permanent,
+            proxy: false,
+        });
+        assert_eq!(told(&lab, "client", &packet("tcp s=10.9.0.2 d=10.9.0.1")), wanted, "{range} {below}");
+    }
+}
