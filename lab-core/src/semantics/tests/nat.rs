@@ -272,3 +272,19 @@ fn a_source_port_that_a_kernel_picked_is_kept_where_all_of_them_are_allowed() {
         );
     }
 }
+
+#[test]
+fn the_one_port_of_a_range_is_given_though_another_has_it() {
+    let mut known = Connections::default();
+    let mut first = opened(&udp(("10.0.0.9", 1000), ("10.0.0.2", 53)));
+    settle(&known, &mut first, End::Source, mapped(None));
+    known.0.push(Connection { confirmed: true, ..first });
+    for (ports, left) in [
+        (Some((1000, 1000)), PortValue::Is(1000)),
+        (Some((1000, 2000)), PortValue::Fresh(range(1000, 2000))),
+        (None, PortValue::Fresh(range(600, 1023))),
+    ] {
+        let packet = after(&known, udp(("10.0.0.1", 1000), ("10.0.0.2", 53)), End::Source, mapped(ports));
+        assert_eq!(packet.transport.ports(), Some((left, PortValue::Is(53))), "{ports:?}");
+    }
+}

@@ -263,3 +263,26 @@ fn bytes_of_a_key_count_each() {
     hashes.dedup();
     assert_eq!(hashes.len(), 5);
 }
+
+#[test]
+fn what_gets_through_an_access_list_has_changed_with_each_of_its_rules() {
+    let mut builder = TopologyBuilder::default();
+    let (a, b) = (builder.device("a"), builder.device("b"));
+    let (at_a, at_b) = (builder.port(a, "p"), builder.port(b, "p"));
+    let hosts = [builder.port(a, "host"), builder.port(b, "host")];
+    let acl = builder.acl("web");
+    builder.link(at_a, at_b, &[acl]).unwrap();
+    let mut network = Network::new(builder.build());
+    for (device, port) in [(a, at_a), (b, hosts[1])] {
+        network.insert(Route { device, prefix: prefix("10.0.0.0/8"), port, priority: 8 }).unwrap();
+    }
+    let mut reach = Reachability::new(&network, &hosts).unwrap();
+    for port in 80..85 {
+        let headers = Headers { destination_port: (port, port), ..Headers::ALL };
+        network.insert_acl(acl, AclRule { priority: port.into(), permit: true, headers }).unwrap();
+        let changes = reach.follow(&network).unwrap();
+        let told: Vec<_> = changes.iter().map(|c| (c.from, c.to, c.refiltered.len())).collect();
+        assert_eq!(told, [(hosts[0], hosts[1], 1)], "{port}");
+        assert!(reach.follow(&network).unwrap().is_empty(), "{port}");
+    }
+}

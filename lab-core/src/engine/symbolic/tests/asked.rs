@@ -1,7 +1,7 @@
 //! What rules ask of routes: types of addresses, and the way back.
 
 use super::matches::raw;
-use super::told::{become_of, decides};
+use super::told::{become_of, decides, packet, talk};
 use crate::engine::stepper::tests::build::Build;
 
 #[test]
@@ -248,5 +248,23 @@ fn an_address_is_local_to_the_device_that_a_packet_leaves_by() {
         let rule = format!("-A OUTPUT -m addrtype {condition} -j DROP");
         lab.rules("router", &format!("*filter\n:OUTPUT ACCEPT\n{rule}"));
         become_of(&lab, "router", &rows);
+    }
+}
+
+#[test]
+fn whether_a_flow_of_udp_is_assured_depends_on_its_age() {
+    let open = "router FORWARD 1 | server";
+    for (condition, text, turns, wanted) in [
+        ("--ctstatus ASSURED", "udp", 1, "server"),
+        ("--ctstatus ASSURED", "udp", 3, open),
+        ("! --ctstatus ASSURED", "udp", 1, "router FORWARD 1"),
+        ("--ctstatus ASSURED", "icmp", 3, "server"),
+        ("--ctstatus SEEN_REPLY", "udp", 3, "router FORWARD 1"),
+        ("--ctstatus ASSURED,SEEN_REPLY", "udp", 3, "router FORWARD 1"),
+    ] {
+        let mut lab = Build::line();
+        let rule = format!("-A FORWARD -i eth0 -m conntrack {condition} -j DROP");
+        lab.rules("router", &format!("*filter\n:FORWARD ACCEPT\n{rule}"));
+        assert_eq!(talk(&lab, "client", &packet(text), turns), wanted, "{condition} {text} {turns}");
     }
 }

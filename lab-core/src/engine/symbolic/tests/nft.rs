@@ -562,3 +562,13 @@ fn a_value_is_known_of_itself_and_not_of_another() {
         assert_eq!(told, wanted, "{left:?} {right} {packet}");
     }
 }
+
+#[test]
+fn a_chain_at_the_priority_of_tracking_runs_after_it() {
+    for (priority, wanted) in [(-201, "server"), (-200, "router fwd 1"), (-199, "router fwd 1")] {
+        let mut lab = Build::line();
+        let base = format!("filter hook prerouting priority {priority}; policy accept;");
+        lab.chain("router", "lab", &base, "ct state new drop");
+        assert_eq!(told(&lab, "client", &packet("udp")), wanted, "{priority}");
+    }
+}
