@@ -512,6 +512,10 @@ fn that_a_tunnel_has_no_route_is_told_to_the_source_after_nat_and_nat_brings_it_
         let kind = if src.is_ipv4() { AnswerKind::Icmp(3, 1) } else { AnswerKind::Icmp6(1, 3) };
         assert!(answer(&journey).came_back && answer(&journey).kind == kind);
     }
+    // Of an error nobody is told anything.
+    let transport = crate::model::Transport::Icmp { kind: 3, code: 1, id: crate::model::PortValue::Is(0) };
+    let error = Packet { transport, ..ping("10.0.1.2", "10.9.0.2") };
+    assert_eq!(*stage(&lab.send(&[("client", error)])), Stage::NoRoute);
 }
 
 #[test]

@@ -572,3 +572,20 @@ fn a_chain_at_the_priority_of_tracking_runs_after_it() {
         assert_eq!(told(&lab, "client", &packet("udp")), wanted, "{priority}");
     }
 }
+
+#[test]
+fn a_zone_of_nft_counts_after_another_chain_said_not_to_track() {
+    let state = |chains: &[&str], asked: &str| {
+        let mut lab = Build::line();
+        for (index, rule) in chains.iter().chain([&format!("ct state {asked} drop").as_str()]).enumerate() {
+            let base = format!("filter hook prerouting priority {}; policy accept;", index as i32 - 400);
+            lab.chain("router", &format!("lab{index}"), &base, rule);
+        }
+        told(&lab, "client", &packet("udp")) == "router fwd 1"
+    };
+    assert!(state(&["notrack"], "untracked"));
+    assert!(!state(&["notrack", "ct zone set 5"], "untracked"));
+    assert!(state(&["notrack", "ct zone set 5"], "new"));
+    assert!(state(&["ct zone set 5", "notrack"], "new"));
+    assert!(!state(&["ct zone set 5", "notrack"], "untracked"));
+}
