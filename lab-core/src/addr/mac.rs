@@ -25,6 +25,12 @@ impl Mac {
     /// The all-zero address, which `bridge fdb` uses for a default destination.
     pub const ZERO: Mac = Mac([0; 6]);
 
+    /// The address as a number.
+    pub fn to_bits(self) -> u64 {
+        let [a, b, c, d, e, g] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, g])
+    }
+
     /// Whether the address names a group: multicast or broadcast.
     pub fn is_group(self) -> bool {
         self.0[0] & 1 == 1

@@ -59,7 +59,7 @@ pub(crate) fn picks(low: IpAddr, high: IpAddr) -> Option<Vec<IpAddr>> {
     }
     let address = |last: u32| match low {
         IpAddr::V4(_) => IpAddr::V4(last.into()),
-        IpAddr::V6(_) => IpAddr::V6((before << 32 | u128::from(last)).into()),
+        IpAddr::V6(_) => IpAddr::V6(((before << 32) + u128::from(last)).into()),
     };
     Some((first..=last).map(address).collect())
 }
@@ -220,7 +220,7 @@ pub fn redirect_to(device: &Interface, destination: IpAddr) -> Option<IpAddr> {
 pub fn redirect_nets() -> Vec<IpNet> {
     let groups = (0..=15_u16)
         .flat_map(|flags| {
-            [1, 2, 5].map(|scope| Ipv6Addr::new(0xff00 | flags << 4 | scope, 0, 0, 0, 0, 0, 0, 0))
+            [1, 2, 5].map(|scope| Ipv6Addr::new(0xff00 + (flags << 4) + scope, 0, 0, 0, 0, 0, 0, 0))
         })
         .map(|a| (a, 16));
     let plain = [

@@ -54,7 +54,7 @@ fn number(address: IpAddr) -> Value {
 
 fn mac(address: Option<Mac>) -> Value {
     match address {
-        Some(Mac(octets)) => Value::Number(octets.iter().fold(0, |n, o| n << 8 | u128::from(*o))),
+        Some(mac) => Value::Number(mac.to_bits().into()),
         None => Value::Absent,
     }
 }
@@ -328,10 +328,7 @@ fn mapped(key: &Expression, map: &NftMap, at: &Context) -> Value {
             Tri::Unknown(why) => return Value::Unknown(why),
         }
     }
-    match key {
-        Value::Unknown(why) => Value::Unknown(why),
-        _ => Value::Absent,
-    }
+    Value::Absent
 }
 
 fn named<'a>(at: &Context<'a>, name: &str) -> Result<&'a NftSet, String> {

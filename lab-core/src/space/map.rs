@@ -30,6 +30,11 @@ impl Source {
     pub const fn constant(field: Field, value: u128) -> Self {
         Source { field, mask: u128::MAX, value }
     }
+
+    /// What the field is, where the one that gives the rest is `bits`.
+    pub const fn of(self, bits: u128) -> u128 {
+        (bits & !self.mask) | (self.value & self.mask)
+    }
 }
 
 /// For each word: the bits known, what they are, and the word that gives the
@@ -316,6 +321,15 @@ impl Store {
             parts.push((leaf, may, must));
         }
         Ok(parts)
+    }
+
+    /// A set without all bits but a field's: the values that the field has.
+    ///
+    /// # Errors
+    /// As [`Store::or_else`].
+    pub fn values_of(&mut self, set: Ref, field: Field) -> Result<Ref, Error> {
+        let bits = field.bit(0)..field.bit(0) + field.width();
+        self.forget(set, &|p| !bits.contains(&p), true)
     }
 
     /// A set without some of its bits: where it holds for some value of them

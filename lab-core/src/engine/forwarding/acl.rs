@@ -200,7 +200,7 @@ fn apart(whole: Addresses, part: Addresses) -> impl Iterator<Item = Addresses> {
         let bit = 1 << (31 - left.leading_zeros());
         left &= !bit;
         mask |= bit;
-        let piece = Addresses { value: value | (bit & !part.value), mask };
+        let piece = Addresses { value: value + (bit & !part.value), mask };
         value |= part.value & bit;
         Some(piece)
     })

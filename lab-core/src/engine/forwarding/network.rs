@@ -93,7 +93,7 @@ pub struct Network {
 }
 
 fn cell(rule: u32, port: u32) -> u64 {
-    u64::from(port) << 32 | u64::from(rule)
+    (u64::from(port) << 32) + u64::from(rule)
 }
 
 fn rule_of(cell: u64) -> u32 {

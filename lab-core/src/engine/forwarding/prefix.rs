@@ -43,12 +43,12 @@ impl Prefix {
 
     /// The addresses in it.
     pub fn range(self) -> AddressRange {
-        AddressRange { first: self.first, last: self.first | !mask(self.len) }
+        AddressRange { first: self.first, last: self.first + !mask(self.len) }
     }
 
     /// One number for each prefix.
     pub(super) fn key(self) -> u64 {
-        u64::from(self.first) << 6 | u64::from(self.len)
+        (u64::from(self.first) << 6) + u64::from(self.len)
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Rules {
 
 /// By priority, then by length; 0 is left to [`ABSENT`].
 fn rank(priority: u32, len: u8) -> u64 {
-    (u64::from(priority) << 8 | u64::from(len)) + 1
+    (u64::from(priority) << 8) + u64::from(len) + 1
 }
 
 impl Rules {

@@ -293,7 +293,7 @@ impl<'a> Walk<'a, '_> {
                 next(format!("ttl {ttl}"))
             }
             Target::Dscp(dscp) => {
-                skb.packet.tos = (skb.packet.tos & 3) | dscp << 2;
+                skb.packet.tos = (skb.packet.tos & 3) + (dscp << 2);
                 next(format!("dscp {dscp:#04x}"))
             }
             Target::Tos { value, mask } => {
@@ -379,7 +379,7 @@ impl<'a> Walk<'a, '_> {
                 if matches!(field, Mangle::IpTtl | Mangle::Ip6HopLimit) {
                     skb.packet.ttl = number as u8;
                 } else {
-                    skb.packet.tos = (skb.packet.tos & 3) | (number as u8) << 2;
+                    skb.packet.tos = (skb.packet.tos & 3) + ((number as u8) << 2);
                 }
             }
         }
@@ -494,12 +494,12 @@ fn operate(operation: MarkOperation, mark: u32, connection: u32) -> (u32, u32) {
 fn netmap(net: ipnet::IpNet, address: IpAddr) -> IpAddr {
     match (net, address) {
         (ipnet::IpNet::V4(net), IpAddr::V4(a)) => {
-            let mask = net.netmask().to_bits();
-            IpAddr::V4(Ipv4Addr::from_bits((net.network().to_bits() & mask) | (a.to_bits() & !mask)))
+            let own = a.to_bits() & net.hostmask().to_bits();
+            IpAddr::V4(Ipv4Addr::from_bits(net.network().to_bits() + own))
         }
         (ipnet::IpNet::V6(net), IpAddr::V6(a)) => {
-            let mask = net.netmask().to_bits();
-            IpAddr::V6(Ipv6Addr::from_bits((net.network().to_bits() & mask) | (a.to_bits() & !mask)))
+            let own = a.to_bits() & net.hostmask().to_bits();
+            IpAddr::V6(Ipv6Addr::from_bits(net.network().to_bits() + own))
         }
         _ => address,
     }

@@ -76,7 +76,7 @@ impl ChainLeaves {
             return Ref::NONE;
         }
         let open = if leaf.end == End::Fall { OPEN } else { 0 };
-        Ref::leaf(self.0.leaf(leaf).value().unwrap_or(0) | open)
+        Ref::leaf(self.0.leaf(leaf).value().unwrap_or(0) + open)
     }
 
     /// What a leaf stands for; none for 0: the chain ends undecided.
@@ -156,9 +156,7 @@ impl TableChains {
     pub(super) fn put(&mut self, chain: usize, raw: bool, compiled: Compiled) {
         let count = self.first_ids.len();
         let form = &mut self.forms[usize::from(raw)];
-        if form.len() < count {
-            form.resize_with(count, || None);
-        }
+        form.resize_with(count, || None);
         if let Some(place) = form.get_mut(chain) {
             *place = Some(compiled);
         }
@@ -173,12 +171,10 @@ impl TableChains {
         self.first_ids.get(chain).map(|first| RuleId(first + 1 + place as u32))
     }
 
-    /// The id of a rule that stands at a place (from 0) of a chain.
-    pub fn id(&self, chain: usize, place: usize) -> Option<RuleId> {
-        match self.either(chain).filter(|c| c.edited) {
-            Some(compiled) => compiled.ids.get(place).copied(),
-            None => self.first_id(chain, place),
-        }
+    /// Where a rule stood at first, if it was in this chain then.
+    pub(super) fn place_at_first(&self, chain: usize, id: RuleId) -> Option<usize> {
+        let first = self.first_ids.get(chain)?;
+        id.0.checked_sub(first + 1).map(|place| place as usize)
     }
 
     /// The chain of a rule.

@@ -227,8 +227,7 @@ impl<'a> Compiler<'a, '_> {
             self.chains.added.insert(id, (owner, rule));
             return part;
         }
-        let first = self.chains.first_ids.get(index).copied().unwrap_or(0);
-        match (id.0 - first).checked_sub(1).and_then(|place| chain.rules.get(place as usize)) {
+        match self.chains.place_at_first(index, id).and_then(|place| chain.rules.get(place)) {
             Some(rule) => self.rule(rule, id, site),
             None => Ok(Ref::NONE),
         }

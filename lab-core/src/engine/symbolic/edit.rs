@@ -95,18 +95,20 @@ impl Compiler<'_, '_> {
                     store.sequence(a, b, &mut |store, leaf, next| after(leaves, store, leaf, next))
                 })?;
                 let id = compiled.ids.remove(place);
-                compiler.forget(id);
+                compiler.forget(chain, id);
             }
             Ok(())
         })
     }
 
-    /// A rule is gone. One that was there at first may still be noted as a
-    /// caller; it is no longer found in its chain.
-    fn forget(&mut self, id: RuleId) {
-        let Some((_, rule)) = self.chains.added.remove(&id) else { return };
+    /// A rule is gone from a chain, and calls nothing any more.
+    fn forget(&mut self, chain: usize, id: RuleId) {
+        let added = self.chains.added.remove(&id).map(|(_, rule)| rule);
+        let table = self.table;
+        let first = || table.chains.get(chain)?.rules.get(self.chains.place_at_first(chain, id)?);
+        let Some(rule) = added.as_ref().or_else(first) else { return };
         if let Some(mut callers) = self.chains.callers.take() {
-            callers.forget(self.chains, &rule, id);
+            callers.forget(self.chains, rule, id);
             self.chains.callers = Some(callers);
         }
     }

@@ -304,15 +304,14 @@ impl<'a> Symbolic<'a> {
     ) -> Result<Vec<(T, Flow)>, Error> {
         let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
         let whole = address(source.value, v6);
-        if known_address(source, v6) {
+        if source.mask == u128::MAX {
             return Ok(vec![(tell(whole), flow.clone())]);
         }
         let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
         // Which values there are at all.
         let field = source.field;
-        let (start, end) = (field.bit(0), field.bit(0) + field.width());
         let store = &mut self.sets.store;
-        let values = store.forget(flow.set, &|p| p < start || p >= end, true)?;
+        let values = store.values_of(flow.set, field)?;
         let mut short = Mapping::default();
         if !v6 {
             // An IPv4 address has no low bits.
@@ -328,8 +327,7 @@ impl<'a> Symbolic<'a> {
                     if all.len() == FEW {
                         return None;
                     }
-                    let bits = (low + step * unit) & !source.mask | source.value & source.mask;
-                    all.push(IpNet::from(address(bits, v6)));
+                    all.push(IpNet::from(address(source.of(low + step * unit), v6)));
                 }
             }
             Some(all)
@@ -356,8 +354,7 @@ impl<'a> Symbolic<'a> {
             };
             let Some(example) = store.example(atom) else { continue };
             left = store.without(left, atom)?;
-            let bits = (example.get(field) & !source.mask) | (source.value & source.mask);
-            let told = tell(address(bits, v6));
+            let told = tell(address(source.of(example.get(field)), v6));
             match groups.iter_mut().find(|(known, _)| *known == told) {
                 Some((_, atoms)) => atoms.push(atom),
                 None => groups.push((told, vec![atom])),
@@ -469,12 +466,6 @@ pub(super) fn address(bits: u128, v6: bool) -> IpAddr {
         true => IpAddr::V6(Ipv6Addr::from_bits(bits)),
         false => IpAddr::V4(Ipv4Addr::from_bits((bits >> 96) as u32)),
     }
-}
-
-/// Whether every bit of an address is known.
-pub(super) fn known_address(source: Source, v6: bool) -> bool {
-    let bits = if v6 { u128::MAX } else { u128::MAX << 96 };
-    source.mask & bits == bits
 }
 
 /// An address as a constant.

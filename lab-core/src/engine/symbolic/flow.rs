@@ -404,7 +404,7 @@ impl Flow {
         let bridged = self.bridged.as_ref();
         constant(Field::PhysIn, name(bridged.map(|b| b.input.as_str())));
         constant(Field::PhysOut, name(bridged.and_then(|b| b.output.as_deref())));
-        let mac = |mac: Option<Mac>| mac.map_or(0, |m| m.0.iter().fold(1, |n, o| n << 8 | u128::from(*o)));
+        let mac = |mac: Option<Mac>| mac.map_or(0, |m| (1 << 48) + u128::from(m.to_bits()));
         constant(Field::SrcMac, mac(self.source_mac));
         constant(Field::DstMac, mac(self.destination_mac));
         constant(

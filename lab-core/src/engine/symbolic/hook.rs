@@ -167,7 +167,7 @@ impl<'a> Symbolic<'a> {
                 for (set, value) in [(store.guard(is, part.set)?, one), (store.without(part.set, is)?, 0)] {
                     if !set.is_none() {
                         let mut part = part.part(set);
-                        let value = tos.value & !one | value;
+                        let value = (tos.value & !one) + value;
                         part.now.tos = Source { mask: tos.mask | one, value, ..tos };
                         next.push(part);
                     }

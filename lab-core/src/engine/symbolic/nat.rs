@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use super::chain::{End, NatAction};
 use super::engine::{constant_address, Symbolic};
-use super::flow::{is_fresh, Ends, Flow, HookEnds, Passed, Way};
+use super::flow::{is_fresh, Connection, Ends, Flow, HookEnds, Passed, Way};
 use super::hook::Passing;
-use super::track::same;
+use super::track::{alike, same};
 use super::way::own_nets;
 use crate::addr::{Family, PortRange};
 use crate::model::{Direction, Hook, Host, NatKind, RuleRef};
@@ -130,7 +130,7 @@ impl<'a> Symbolic<'a> {
                 }
                 ipnet::IpNet::V6(n) => (n.network().to_bits(), n.netmask().to_bits()),
             };
-            let value = (old.value & old.mask & !bits.1) | (bits.0 & bits.1);
+            let value = (old.value & old.mask & !bits.1) + bits.0;
             parts.push((Some(Source { field: old.field, mask: old.mask | bits.1, value }), flow));
         } else {
             match action.kind {
@@ -223,21 +223,58 @@ impl<'a> Symbolic<'a> {
             true => wanted.src = address.unwrap_or(wanted.src),
             false => wanted.dst = address.unwrap_or(wanted.dst),
         }
+        let taken = self.used(host, &flow, &connection, wanted.inverted())?;
+        let (there, free) =
+            (self.sets.store.guard(flow.set, taken)?, self.sets.store.without(flow.set, taken)?);
+        let mut done = Vec::new();
+        for (set, taken) in [(there, true), (free, false)] {
+            if !set.is_none() {
+                done.extend(self.bind_to(flow.part(set), host, source, (current, wanted), taken, action)?);
+            }
+        }
+        Ok(done)
+    }
+
+    /// Where another connection already has what is to be the reply tuple of one
+    /// (`nf_nat_used_tuple`).
+    fn used(&mut self, host: &Host, flow: &Flow, own: &Connection, reply: Ends) -> Result<Ref, Error> {
+        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
+        let mut taken = Ref::NONE;
+        for other in flow.world.get(&host.name).into_iter().flatten().filter(|c| c.confirmed) {
+            let mut sides = Vec::new();
+            if other.zones.1 == own.zones.1 {
+                sides.push(other.reply);
+            }
+            if other.zones.0 == own.zones.0 && other.zones.0 == own.zones.1 {
+                sides.push(other.original);
+            }
+            let store = &mut self.sets.store;
+            let itself = alike(store, other.original, own.original, v6)?;
+            let protocol = same(store, other.protocol, own.protocol, v6)?;
+            for side in sides {
+                let there = alike(store, side, reply, v6)?;
+                let there = store.guard(protocol, there)?;
+                let there = store.without(there, itself)?;
+                taken = store.or_else(taken, there)?;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The same, of packets whose wanted tuple is taken or not.
+    fn bind_to(
+        &mut self,
+        flow: Flow,
+        host: &Host,
+        source: bool,
+        (current, wanted): (Ends, Ends),
+        taken: bool,
+        action: Option<&NatAction>,
+    ) -> Result<Vec<Flow>, Error> {
         let ports = action.and_then(|a| a.ports);
         let random = action.is_some_and(|a| a.random);
         let base = action.and_then(|a| a.base_port);
         let port = if source { wanted.sport } else { wanted.dport };
-        let taken = flow.world.get(&host.name).is_some_and(|all| {
-            all.iter().any(|c| {
-                c.confirmed
-                    && c.protocol == connection.protocol
-                    && c.original != connection.original
-                    && (c.reply == wanted.inverted() && c.zones.1 == connection.zones.1
-                        || c.original == wanted.inverted()
-                            && c.zones.0 == connection.zones.0
-                            && c.zones.0 == connection.zones.1)
-            })
-        });
         // A query's identifier counts as its source port, and no header here has
         // it; it is kept where it may be.
         let mut done = Vec::new();
@@ -327,16 +364,8 @@ impl<'a> Symbolic<'a> {
         wanted: Ends,
     ) -> Result<Vec<Flow>, Error> {
         let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
-        let mut kept = flow.set;
-        for (a, b) in [
-            (current.src, wanted.src),
-            (current.dst, wanted.dst),
-            (current.sport, wanted.sport),
-            (current.dport, wanted.dport),
-        ] {
-            let same = same(&mut self.sets.store, a, b, v6)?;
-            kept = self.sets.store.guard(same, kept)?;
-        }
+        let as_wanted = alike(&mut self.sets.store, current, wanted, v6)?;
+        let kept = self.sets.store.guard(as_wanted, flow.set)?;
         let changed = self.sets.store.without(flow.set, kept)?;
         let mut parts = Vec::new();
         for (set, rewritten) in [(kept, false), (changed, true)] {
@@ -429,13 +458,12 @@ impl<'a> Symbolic<'a> {
 
     /// The values of a port, if there are few, each with its packets.
     fn values(&mut self, flow: &Flow, port: Source) -> Result<Option<Vec<(u16, Flow)>>, Error> {
-        if is_known(port) {
+        if port.mask == u128::MAX {
             return Ok(Some(vec![(port.value as u16, flow.clone())]));
         }
         let field = port.field;
-        let (start, end) = (field.bit(0), field.bit(0) + field.width());
         let store = &mut self.sets.store;
-        let ports = store.forget(flow.set, &|p| p < start || p >= end, true)?;
+        let ports = store.values_of(flow.set, field)?;
         let Some(ranges) = store.intervals(ports, field, field.width()) else { return Ok(None) };
         if ranges.iter().map(|(a, b)| b - a + 1).sum::<u128>() > 512 {
             return Ok(None);
@@ -448,11 +476,6 @@ impl<'a> Symbolic<'a> {
         }
         Ok(Some(parts))
     }
-}
-
-fn is_known(source: Source) -> bool {
-    let bits = if source.field.width() >= 128 { u128::MAX << 96 } else { (1 << source.field.width()) - 1 };
-    source.mask & bits == bits
 }
 
 /// The addresses of a NAT range: the kernel picks by a hash of the connection.

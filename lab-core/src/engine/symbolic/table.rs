@@ -162,9 +162,7 @@ impl<'a> TableDiagrams<'a> {
 
     /// Drops the diagrams that edits left behind.
     pub fn collect(&mut self) {
-        // What was learned of routes is not kept by name.
-        self.sets.forget_routes(&self.host.name);
-        self.sets.forget_arrivals(&self.host.name);
+        self.sets.forget_routes();
         let bases = self.bases.iter_mut().map(|base| &mut base.whole);
         self.sets.store.collect(bases.chain(self.chains.roots()));
     }
@@ -172,6 +170,8 @@ impl<'a> TableDiagrams<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::addr::Family;
     use crate::formats::iptables;
@@ -248,5 +248,137 @@ mod tests {
         let rule = read("-A B -j A\n").chains[2].rules[0].clone();
         assert_eq!(diagrams.insert(2, 0, &rule), Err(Error::Loop));
         assert_eq!(endings(&diagrams), before);
+    }
+
+    fn rule(line: &str, chain: usize) -> Rule {
+        read(line).chains[chain].rules[0].clone()
+    }
+
+    #[test]
+    fn what_a_rule_called_that_is_gone_may_call_its_chain() {
+        let host = Host::default();
+        // A calls B, then B calls A.
+        let mut before = read(RULES);
+        let mut after = before.clone();
+        after.chains[1].rules.remove(0);
+        after.chains[2].rules.insert(0, rule("-A B -s 10.0.0.1/32 -j A\n", 2));
+        let wanted = endings(&TableDiagrams::new(&host, &after).unwrap());
+        let turn = |diagrams: &mut TableDiagrams| {
+            diagrams.remove(1, 0)?;
+            diagrams.insert(2, 0, &after.chains[2].rules[0])
+        };
+        let mut diagrams = TableDiagrams::new(&host, &before).unwrap();
+        turn(&mut diagrams).unwrap();
+        assert_eq!(endings(&diagrams), wanted, "a rule that was read");
+        let called = before.chains[1].rules.remove(0);
+        let mut diagrams = TableDiagrams::new(&host, &before).unwrap();
+        diagrams.insert(1, 0, &called).unwrap();
+        turn(&mut diagrams).unwrap();
+        assert_eq!(endings(&diagrams), wanted, "a rule that was put in");
+    }
+
+    fn mapped() -> Table {
+        let text = "table ip filter {\n\
+              chain FORWARD { type filter hook forward priority 0; policy drop;\n\
+                ip daddr vmap { 10.0.0.1 : jump A, 10.0.0.2 : accept }\n\
+                ip saddr vmap { 10.0.0.3 : goto B } }\n\
+              chain A { ip protocol udp accept }\n\
+              chain B { ip daddr 10.0.0.3 accept }\n\
+            }\n";
+        crate::formats::nft_text::parse("nft.txt", text).unwrap().remove(0)
+    }
+
+    /// A chain that a map of verdicts leads to is edited like one that a rule calls.
+    #[test]
+    fn edits_reach_through_maps_of_verdicts() {
+        let (host, before) = (Host::default(), mapped());
+        let map = before.chains[0].rules[0].clone();
+        let drop = rule("-A A -s 10.0.0.1/32 -j DROP\n", 1);
+        let anew = |after: &Table| endings(&TableDiagrams::new(&host, after).unwrap());
+        let mut edited = TableDiagrams::new(&host, &before).unwrap();
+        let first = endings(&edited);
+        let mut after = before.clone();
+        for (chain, rule) in [(1, &drop), (0, &map), (2, &drop)] {
+            edited.insert(chain, 0, rule).unwrap();
+            after.chains[chain].rules.insert(0, rule.clone());
+            assert_eq!(endings(&edited), anew(&after), "{chain}");
+        }
+        // Of two maps one is gone: the other still leads there.
+        for chain in [0, 1, 2] {
+            edited.remove(chain, 0).unwrap();
+            after.chains[chain].rules.remove(0);
+            assert_eq!(endings(&edited), anew(&after), "{chain} again");
+        }
+        assert_eq!(endings(&edited), first);
+    }
+
+    #[test]
+    fn a_map_of_verdicts_that_is_gone_calls_nothing() {
+        let (host, mut table) = (Host::default(), mapped());
+        let map = table.chains[0].rules.remove(0);
+        table.chains[0].rules.remove(0);
+        let jump = rule("-A A -j B\n", 1);
+        let mut diagrams = TableDiagrams::new(&host, &table).unwrap();
+        // What leads anywhere may lead back.
+        diagrams.insert(2, 0, &map).unwrap();
+        assert_eq!(diagrams.insert(1, 0, &jump), Err(Error::Loop));
+        diagrams.remove(2, 0).unwrap();
+        diagrams.insert(1, 0, &jump).unwrap();
+    }
+
+    /// What rules know of routes is made anew after diagrams were dropped.
+    #[test]
+    fn dead_diagrams_are_dropped_with_what_was_known_of_routes() {
+        let lab = crate::engine::stepper::tests::build::Build::line();
+        let host = &lab.lab.hosts["router"];
+        let before = read("-A FORWARD -s 10.0.0.0/8 -j ACCEPT\n");
+        let local = rule("-A FORWARD -m addrtype --dst-type LOCAL -j ACCEPT\n", 0);
+        let mut after = before.clone();
+        after.chains[0].rules.insert(0, local.clone());
+        let ends = |diagrams: &TableDiagrams| {
+            let to = |last: u128| {
+                let mut header = Header::default();
+                header.set(Field::Src, 0x0b00_0001 << 96);
+                header.set(Field::Dst, (0x0a00_0100 + last) << 96);
+                diagrams.lookup(0, &header).end.clone()
+            };
+            [0, 1, 2, 0x101, 0x102].map(to)
+        };
+        let wanted = ends(&TableDiagrams::new(host, &after).unwrap());
+        assert_eq!(wanted, [End::Drop, End::Accept, End::Drop, End::Accept, End::Drop]);
+        let mut edited = TableDiagrams::new(host, &before).unwrap();
+        let small = edited.nodes();
+        edited.insert(0, 0, &local).unwrap();
+        edited.remove(0, 0).unwrap();
+        assert!(edited.nodes() > small && !edited.is_full_of_dead());
+        edited.collect();
+        assert_eq!(edited.nodes(), small);
+        // Other diagrams take the places of those that are gone.
+        for n in 1..200 {
+            edited.insert(0, 0, &rule(&format!("-A FORWARD -s 11.0.0.{n} -d 12.0.0.{n} -j A\n"), 0)).unwrap();
+        }
+        for _ in 1..200 {
+            edited.remove(0, 0).unwrap();
+        }
+        edited.insert(0, 0, &local).unwrap();
+        assert_eq!(ends(&edited), wanted);
+    }
+
+    #[test]
+    fn it_is_time_to_collect_when_most_diagrams_are_dead() {
+        let (host, table) = (Host::default(), read(RULES));
+        let mut edited = TableDiagrams::new(&host, &table).unwrap();
+        let first = endings(&edited);
+        let mut edits = 0_u32;
+        while !edited.is_full_of_dead() && edits < 100_000 {
+            let address = Ipv4Addr::from_bits(0x0b00_0000 + edits);
+            edited.insert(0, 0, &rule(&format!("-A FORWARD -s {address} -d {address} -j A\n"), 0)).unwrap();
+            edited.remove(0, 0).unwrap();
+            edits += 1;
+        }
+        assert!(edits > 100 && edited.is_full_of_dead(), "{edits}");
+        edited.collect();
+        assert!(!edited.is_full_of_dead() && edited.nodes() < 1000);
+        assert_eq!(endings(&edited), first);
     }
 }

@@ -71,7 +71,8 @@ impl<'a> Symbolic<'a> {
                         left.push(flow);
                         continue;
                     }
-                    let set = self.alike(&flow, tuple)?;
+                    let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
+                    let set = alike(&mut self.sets.store, flow.now.ends, tuple, v6)?;
                     let inside = self.sets.store.guard(flow.set, set)?;
                     let outside = self.sets.store.without(flow.set, set)?;
                     if !outside.is_none() {
@@ -119,23 +120,6 @@ impl<'a> Symbolic<'a> {
         }
         Ok(())
     }
-
-    /// Where the ends of packets are those of a tuple. Packets whose source is
-    /// their own destination are not spoken of, so two different fields are
-    /// never equal.
-    fn alike(&mut self, flow: &Flow, tuple: Ends) -> Result<Ref, Error> {
-        let now = flow.now.ends;
-        let v6 = flow.family(&self.sets.store) == Some(Family::Ipv6);
-        let mut all = Ref::ALL;
-        for (a, b) in
-            [(now.src, tuple.src), (now.dst, tuple.dst), (now.sport, tuple.sport), (now.dport, tuple.dport)]
-        {
-            let store = &mut self.sets.store;
-            let set = same(store, a, b, v6)?;
-            all = store.guard(set, all)?;
-        }
-        Ok(all)
-    }
 }
 
 /// What tracking makes of packets of which nothing is known: invalid, not
@@ -179,6 +163,17 @@ fn alike_to(flags: u8) -> u8 {
     const ORDER: [u8; 5] =
         [TcpFlags::RST, TcpFlags::SYN | TcpFlags::ACK, TcpFlags::SYN, TcpFlags::FIN, TcpFlags::ACK];
     ORDER.into_iter().find(|wanted| flags & wanted == *wanted).unwrap_or(flags)
+}
+
+/// Where two tuples are one. Packets whose source is their own destination are
+/// not spoken of, so two different fields are never equal.
+pub(super) fn alike(store: &mut Store, a: Ends, b: Ends, v6: bool) -> Result<Ref, Error> {
+    let mut all = Ref::ALL;
+    for (a, b) in [(a.src, b.src), (a.dst, b.dst), (a.sport, b.sport), (a.dport, b.dport)] {
+        let set = same(store, a, b, v6)?;
+        all = store.guard(set, all)?;
+    }
+    Ok(all)
 }
 
 /// Where two fields are the same now; none if that is not told.

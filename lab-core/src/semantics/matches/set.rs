@@ -94,7 +94,7 @@ fn part(at: &Context, bitmap: bool, item: &IpsetItem, direction: SetDirection) -
             }
             match (at.packet.transport.ports(), at.packet.transport.icmp()) {
                 (Some((src, dst)), _) => in_range(if source { src } else { dst }, *ports),
-                (None, Some((kind, code))) => ports.contains(u16::from(kind) << 8 | u16::from(code)).into(),
+                (None, Some((kind, code))) => ports.contains(u16::from_be_bytes([kind, code])).into(),
                 // Other protocols have port 0 (ip_set_get_ip_port).
                 (None, None) => ports.contains(0).into(),
             }

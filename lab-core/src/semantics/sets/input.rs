@@ -77,11 +77,6 @@ impl Sets {
         self.input.leaves.value(leaf)
     }
 
-    /// Forgets what is known of packets that come in to a host.
-    pub fn forget_arrivals(&mut self, host: &str) {
-        self.input.known.retain(|(name, ..), _| name != host);
-    }
-
     fn outcome(&mut self, arrival: Arrival) -> Ref {
         self.input.leaves.leaf(arrival)
     }
@@ -373,7 +368,7 @@ impl Sets {
         if !loopback {
             // Groups of interface scope never come from a wire.
             for scope in 0..=1_u128 {
-                let bits = crate::space::Bits { mask: 0xff0f << 112, value: (0xff00 | scope) << 112 };
+                let bits = crate::space::Bits { mask: 0xff0f << 112, value: (0xff00 + scope) << 112 };
                 parts.push(self.store.bits(Field::Dst, bits)?);
             }
         }

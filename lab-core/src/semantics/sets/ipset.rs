@@ -82,7 +82,8 @@ impl Sets {
                 // (ip_set_get_ip_port).
                 let mut icmp = Vec::new();
                 for kind in 0..=255_u16 {
-                    let (first, last) = (kind << 8, kind << 8 | 0xff);
+                    let first = kind << 8;
+                    let last = first + 0xff;
                     if ports.low <= last && ports.high >= first {
                         let low = ports.low.max(first) & 0xff;
                         let high = ports.high.min(last) & 0xff;
@@ -114,8 +115,7 @@ impl Sets {
             }
             IpsetItem::Mac(mac) => {
                 let field = of(Field::SrcMac, Field::DstMac);
-                let value = mac.0.iter().fold(1, |n, o| n << 8 | u128::from(*o));
-                self.store.value(field, value)
+                self.store.value(field, (1 << 48) + u128::from(mac.to_bits()))
             }
             IpsetItem::Iface(name, physical) => {
                 let field = match physical {

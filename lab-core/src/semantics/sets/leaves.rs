@@ -35,7 +35,7 @@ impl<T: Eq + std::hash::Hash> Leaves<T> {
         self.values.push(value);
         let number = self.values.len() as u32;
         self.table[slot] = (hash, number);
-        if self.values.len() * 2 > self.table.len() {
+        if self.values.len() == self.table.len() / 2 {
             self.grow();
         }
         Ref::leaf(number)

@@ -76,11 +76,6 @@ pub struct Sets {
 type Set = Result<Ref, Error>;
 
 impl Sets {
-    /// Sets whose diagrams hold at most so many nodes.
-    pub fn with_budget(nodes: usize) -> Self {
-        Sets { store: Store::new(nodes), ..Sets::default() }
-    }
-
     /// Something that cannot be known: a bit of its own.
     ///
     /// # Errors
@@ -210,7 +205,7 @@ impl Sets {
                 self.store.invert_if(set, length.invert)
             }
             Match::Ttl { comparison, value } | Match::HopLimit { comparison, value } => {
-                self.compared(Field::Ttl, *comparison, (*value).into())
+                self.ttl(*comparison, (*value).into())
             }
             Match::PacketType(kind) => {
                 let number = match kind.value {
@@ -254,7 +249,7 @@ impl Sets {
         let family = self.store.family(Family::of(low))?;
         let (low, high) = match (low, high) {
             (IpAddr::V4(a), IpAddr::V4(b)) => {
-                (u128::from(a.to_bits()) << 96, u128::from(b.to_bits()) << 96 | u128::MAX >> 32)
+                (u128::from(a.to_bits()) << 96, (u128::from(b.to_bits()) << 96) + (u128::MAX >> 32))
             }
             (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits()),
             _ => return Ok(Ref::NONE),
@@ -296,29 +291,27 @@ impl Sets {
     }
 
     fn mac(&mut self, field: Field, mac: crate::addr::Mac) -> Set {
-        let value = mac.0.iter().fold(0, |n, o| n << 8 | u128::from(*o));
-        self.store.bits(field, Bits { mask: (1 << 48) - 1, value })
+        self.store.bits(field, Bits { mask: (1 << 48) - 1, value: mac.to_bits().into() })
     }
 
-    /// Where a field compares with a constant.
-    fn compared(&mut self, field: Field, comparison: Comparison, right: u128) -> Set {
-        let most = if field.width() >= 128 { u128::MAX } else { (1 << field.width()) - 1 };
+    /// Where TTL compares with a constant.
+    fn ttl(&mut self, comparison: Comparison, right: u128) -> Set {
+        let most = u8::MAX.into();
+        let field = Field::Ttl;
         match comparison {
-            Comparison::Equal if right > most => Ok(Ref::NONE),
             Comparison::Equal => self.store.value(field, right),
             Comparison::NotEqual => {
-                let set = self.compared(field, Comparison::Equal, right)?;
+                let set = self.store.value(field, right)?;
                 self.store.not(set)
             }
             Comparison::Less if right == 0 => Ok(Ref::NONE),
             Comparison::Less => self.store.range(field, 0, right - 1),
             Comparison::LessOrEqual => self.store.range(field, 0, right),
-            Comparison::Greater if right >= most => Ok(Ref::NONE),
             Comparison::Greater => self.store.range(field, right + 1, most),
             Comparison::GreaterOrEqual => self.store.range(field, right, most),
-            Comparison::NoBit => self.store.bits(field, Bits { mask: right & most, value: 0 }),
+            Comparison::NoBit => self.store.bits(field, Bits { mask: right, value: 0 }),
             Comparison::AnyBit => {
-                let none = self.store.bits(field, Bits { mask: right & most, value: 0 })?;
+                let none = self.store.bits(field, Bits { mask: right, value: 0 })?;
                 self.store.not(none)
             }
         }

@@ -170,6 +170,7 @@ impl Sets {
         self.store.first_of(&result)
     }
 
+    /// Where a row of bits stands to a number in an order, or shares bits with it.
     fn ordered(&mut self, bits: &[Bit], comparison: Comparison, right: u128) -> Set {
         match comparison {
             Comparison::Less => {
@@ -192,10 +193,8 @@ impl Sets {
                 let any = self.store.first_of(&any)?;
                 self.store.invert_if(any, comparison == Comparison::NoBit)
             }
-            Comparison::Equal | Comparison::NotEqual => {
-                let is = self.between(bits, right, right)?;
-                self.store.invert_if(is, comparison == Comparison::NotEqual)
-            }
+            // These are asked of each element.
+            Comparison::Equal | Comparison::NotEqual => Ok(Ref::NONE),
         }
     }
 

@@ -54,10 +54,10 @@ impl Sets {
         self.routes.leaves.value(leaf)
     }
 
-    /// Forgets what is known of a host's routes.
-    pub fn forget_routes(&mut self, host: &str) {
-        self.routes.whole.retain(|(name, ..), _| name != host);
-        self.routes.tables.retain(|(name, ..), _| name != host);
+    /// Forgets what is known of routes, where diagrams of it are not kept.
+    pub fn forget_routes(&mut self) {
+        self.routes.whole.clear();
+        self.routes.tables.clear();
     }
 
     /// A host's routing: leaves are [`Route`]s. `oif`: the interface that the
@@ -438,17 +438,11 @@ impl Sets {
         };
         let (local, main) = (of(RouteTable::LOCAL), of(RouteTable::MAIN));
         let mut unclear = Vec::new();
-        for own in local.iter().filter(|l| l.prefix_len() < 32) {
-            let longer: Vec<IpNet> = main
-                .iter()
-                .copied()
-                .filter(|m| m.prefix_len() > own.prefix_len() && own.contains(m))
-                .collect();
+        for own in local.iter().filter(|l| l.prefix_len() != 32) {
+            let longer: Vec<IpNet> = main.iter().copied().filter(|m| m != own && own.contains(m)).collect();
             for route in longer {
                 let mut set = self.store.in_prefix(Field::Dst, route)?;
-                let over =
-                    local.iter().filter(|l| l.prefix_len() >= route.prefix_len() && route.contains(*l));
-                for over in over {
+                for over in local.iter().filter(|l| route.contains(*l)) {
                     let over = self.store.in_prefix(Field::Dst, *over)?;
                     set = self.store.without(set, over)?;
                 }

@@ -75,8 +75,8 @@ impl Computed {
     /// The number that it is, if all of its bits are known.
     pub fn known(&self) -> Option<u128> {
         let Computed::Bits(bits) = self else { return None };
-        bits.iter().enumerate().try_fold(0_u128, |n, (i, bit)| match bit {
-            Bit::Known(one) => Some(n | u128::from(*one) << i.min(127)),
+        bits.iter().rev().try_fold(0_u128, |n, bit| match bit {
+            Bit::Known(one) => Some((n << 1) + u128::from(*one)),
             _ => None,
         })
     }
@@ -505,8 +505,7 @@ impl Sets {
             let name = self.names.name(leaf).map(str::to_owned);
             let value = match (leaf, result) {
                 (UNKNOWN, _) => Computed::Unknown("the route".into()),
-                (NOTHING, FibResult::Oifname) => Computed::Name(String::new()),
-                (NOTHING, _) => number(0),
+                // Nothing has no name, and no number.
                 (_, FibResult::Oifname) => Computed::Name(name.unwrap_or_default()),
                 _ => {
                     let index = name.and_then(|n| at.host.interface(&n)).map_or(0, |i| i.index);

@@ -104,3 +104,21 @@ fn a_device_in_a_vrf_asks_the_vrfs_table() {
     assert_eq!(of("10.2.0.1", Some("eth0")), AddressType::Blackhole);
     assert_eq!(host.routes.last().unwrap().kind, RouteKind::Blackhole);
 }
+
+/// `addrconf_join_anycast`: a link of two has no router's address (RFC 6164).
+#[test]
+fn the_first_address_of_a_link_of_ipv6_is_its_routers_unless_two_are_all() {
+    for (length, kind) in
+        [(64, AddressType::Anycast), (126, AddressType::Anycast), (127, AddressType::Unicast)]
+    {
+        let mut lab = built();
+        lab.route("h", &format!("fd0a::/{length} dev eth0"));
+        let host = &lab.lab.hosts["h"];
+        assert_eq!(address_type(host, "fd0a::".parse().unwrap(), None), Ok(kind), "{length}");
+        assert_eq!(
+            address_type(host, "fd0a::1".parse().unwrap(), None),
+            Ok(AddressType::Unicast),
+            "{length}"
+        );
+    }
+}

@@ -1,5 +1,6 @@
 //! What packets are to connections (`nf_conntrack_core.c`, `nf_conntrack_proto_*.c`).
 
+use crate::addr::PortRange;
 use crate::engine::stepper::tests::build::{ping, tcp, udp};
 use crate::model::{ConntrackState, Direction, Host, Packet, Payload, PortValue, TcpFlags, Transport};
 use crate::semantics::conntrack::{
@@ -255,4 +256,75 @@ fn a_tcp_connection_is_kept_once_both_sides_spoke_and_dies_of_an_early_reset() {
     assert!(early.dead && early.reset_by == Some(Direction::Original));
     let late = after(&[there(syn), back(syn | ack), there(ack), back(rst)]);
     assert!(!late.dead && late.reset_by == Some(Direction::Reply) && late.tcp == TcpState::Close);
+}
+
+#[test]
+fn a_syn_opens_anew_what_both_sides_closed_or_its_own_side_reset() {
+    let host = Host::default();
+    let there = |flags| tcp(("10.0.0.1", 1), ("10.0.0.2", 2), flags);
+    let back = |flags| tcp(("10.0.0.2", 2), ("10.0.0.1", 1), flags);
+    let (syn, ack, fin, rst) = (TcpFlags::SYN, TcpFlags::ACK, TcpFlags::FIN, TcpFlags::RST);
+    let open = [there(syn), back(syn | ack), there(ack)];
+    for (then, state) in [
+        (vec![], Established),
+        (vec![there(fin | ack), back(ack)], Established),
+        (vec![there(fin | ack), back(fin | ack), there(ack)], New),
+        (vec![there(rst)], New),
+        (vec![back(rst)], Established),
+    ] {
+        let packets = [&open[..], &then, &[there(syn)]].concat();
+        assert_eq!(states(&host, &packets).pop(), Some(state), "{then:?}");
+        // With more than SYN nothing is opened.
+        let packets = [&open[..], &then, &[there(syn | ack)]].concat();
+        assert_ne!(states(&host, &packets).pop(), Some(New), "{then:?}");
+    }
+}
+
+#[test]
+fn a_packet_is_by_chance_one_of_a_connection_whose_port_was_picked_in_its_zone() {
+    let host = Host::default();
+    let there = udp(("10.0.0.1", 1), ("10.0.0.2", 2));
+    let mut known = Connections::default();
+    let Found::Opens(connection) = known.track(&host, &there, (5, 6)) else { panic!("it opens one") };
+    let range = PortRange { low: 100, high: 200 };
+    let mut connection = Connection { confirmed: true, ..*connection };
+    connection.reply.dport = PortValue::Fresh(range);
+    known.0.push(connection);
+    let reply = |port| udp(("10.0.0.2", 2), ("10.0.0.1", port));
+    for (packet, zones, meets) in [
+        (reply(100), (0, 6), true),
+        (reply(200), (5, 6), true),
+        (reply(100), (6, 5), false),
+        (reply(100), (5, 0), false),
+        (reply(99), (5, 6), false),
+        (there.clone(), (5, 6), false),
+    ] {
+        assert_eq!(!known.by_chance(&packet, zones).is_empty(), meets, "{packet} {zones:?}");
+    }
+    let mut other = known.clone();
+    other.0[0].original.sport = PortValue::Fresh(range);
+    let sent = |port| udp(("10.0.0.1", port), ("10.0.0.2", 2));
+    for (packet, zones, meets) in
+        [(sent(150), (5, 0), true), (sent(150), (6, 5), false), (sent(201), (5, 6), false)]
+    {
+        assert_eq!(!other.by_chance(&packet, zones).is_empty(), meets, "{packet} {zones:?}");
+    }
+    for change in [|c: &mut Connection| c.dead = true, |c: &mut Connection| c.confirmed = false] {
+        let mut gone = known.clone();
+        change(&mut gone.0[0]);
+        assert!(gone.by_chance(&reply(100), (5, 6)).is_empty());
+    }
+}
+
+#[test]
+fn only_a_plain_syn_ends_what_was_reset() {
+    let host = Host::default();
+    let there = |flags| tcp(("10.0.0.1", 1), ("10.0.0.2", 2), flags);
+    let back = |flags| tcp(("10.0.0.2", 2), ("10.0.0.1", 1), flags);
+    let (syn, ack, rst) = (TcpFlags::SYN, TcpFlags::ACK, TcpFlags::RST);
+    for (flags, state) in [(syn | ack, Invalid), (syn, New)] {
+        let packets = [there(syn), back(syn | ack), there(ack), there(rst), there(flags), back(ack)];
+        // Either way there is a connection for what comes back.
+        assert_eq!(states(&host, &packets)[4..], [state, Established], "{flags:#x}");
+    }
 }

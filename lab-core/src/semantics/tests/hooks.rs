@@ -2,7 +2,8 @@
 
 use crate::addr::Family;
 use crate::engine::stepper::tests::build::Build;
-use crate::semantics::hooks::{tracks, twice_differs};
+use crate::model::{Backend, ChainKind, Hook};
+use crate::semantics::hooks::{ambiguous, tracks, twice_differs};
 
 fn tracked(set_up: impl FnOnce(&mut Build) -> &mut Build) -> (bool, bool) {
     let mut lab = Build::default();
@@ -83,5 +84,33 @@ fn the_second_copy_of_a_broadcast_may_differ_where_rules_ask_what_the_first_left
         ("nat hook prerouting priority -100; policy accept;", "meta mark set 1", false),
     ] {
         assert_eq!(differs(base, rules), expected, "{base} {rules}");
+    }
+}
+
+#[test]
+fn chains_of_both_back_ends_at_one_hook_and_priority_run_in_an_order_that_nothing_tells() {
+    use ChainKind::{Filter, Nat};
+    let (legacy, nft) = (Backend::Legacy, Backend::Nft);
+    let at = |lab: &mut Build, backend, kind, hook, priority| {
+        lab.chain("h", "t", "filter hook forward priority 0; policy accept;", "");
+        let table = lab.get("h").ruleset.tables.last_mut().unwrap();
+        table.backend = backend;
+        let base = table.chains[0].base.as_mut().unwrap();
+        (base.kind, base.hook, base.priority) = (kind, hook, priority);
+    };
+    for (backend, kind, hook, priority, open) in [
+        (nft, Filter, Hook::Forward, 0, true),
+        (legacy, Filter, Hook::Forward, 0, false),
+        (nft, Filter, Hook::Forward, 1, false),
+        (nft, Nat, Hook::Forward, 0, false),
+        (nft, Filter, Hook::Input, 0, false),
+    ] {
+        let mut lab = Build::default();
+        lab.host("h", true);
+        at(&mut lab, legacy, Filter, Hook::Forward, 0);
+        at(&mut lab, backend, kind, hook, priority);
+        let told = ambiguous(&lab.lab.hosts["h"], Hook::Forward, Family::Ipv4);
+        assert_eq!(told, open, "{backend:?} {kind:?} {hook:?} {priority}");
+        assert!(!ambiguous(&lab.lab.hosts["h"], Hook::Output, Family::Ipv4));
     }
 }

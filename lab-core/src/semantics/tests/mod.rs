@@ -8,6 +8,7 @@ mod icmp;
 mod nat;
 mod routing;
 mod segment;
+mod sets;
 mod source;
 mod tunnel;
 mod vlan;

@@ -251,3 +251,40 @@ fn a_port_that_a_kernel_picks_is_certainly_in_a_range_around_and_not_in_one_besi
     assert_eq!(in_range(PortValue::Is(100), range(100, 200)), Tri::Yes);
     assert_eq!(in_range(PortValue::Is(99), range(100, 200)), Tri::No);
 }
+
+#[test]
+fn a_source_port_that_a_kernel_picked_is_kept_where_all_of_them_are_allowed() {
+    let own = range(32768, 60999);
+    for (allowed, left) in [
+        ((32768, 60999), own),
+        ((1, 65535), own),
+        ((32769, 65535), range(32769, 65535)),
+        ((1, 60998), range(1, 60998)),
+        ((40000, 50000), range(40000, 50000)),
+    ] {
+        let transport = Transport::Udp { sport: PortValue::Fresh(own), dport: PortValue::Is(53) };
+        let packet = Packet { transport, ..udp(("10.0.0.1", 1), ("10.0.0.2", 53)) };
+        let packet = after(&Connections::default(), packet, End::Source, mapped(Some(allowed)));
+        assert_eq!(
+            packet.transport.ports(),
+            Some((PortValue::Fresh(left), PortValue::Is(53))),
+            "{allowed:?}"
+        );
+    }
+}
+
+#[test]
+fn the_one_port_of_a_range_is_given_though_another_has_it() {
+    let mut known = Connections::default();
+    let mut first = opened(&udp(("10.0.0.9", 1000), ("10.0.0.2", 53)));
+    settle(&known, &mut first, End::Source, mapped(None));
+    known.0.push(Connection { confirmed: true, ..first });
+    for (ports, left) in [
+        (Some((1000, 1000)), PortValue::Is(1000)),
+        (Some((1000, 2000)), PortValue::Fresh(range(1000, 2000))),
+        (None, PortValue::Fresh(range(600, 1023))),
+    ] {
+        let packet = after(&known, udp(("10.0.0.1", 1000), ("10.0.0.2", 53)), End::Source, mapped(ports));
+        assert_eq!(packet.transport.ports(), Some((left, PortValue::Is(53))), "{ports:?}");
+    }
+}

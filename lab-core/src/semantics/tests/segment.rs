@@ -8,7 +8,7 @@ use crate::model::{
     Address, Bond, Interface, InterfaceKind, MacvlanMode, Neighbour, NeighbourState, Scope, Tunnel,
     TunnelKind, VlanTag,
 };
-use crate::semantics::segment::{behind, behind_tagged, beyond, owns_mac, resolve, Resolved};
+use crate::semantics::segment::{behind, behind_tagged, beyond, hidden, owns_mac, resolve, Resolved};
 
 /// Who gets what a host sends to everybody by a device.
 fn reached(lab: &Build, host: &str, device: &str, tags: &[VlanTag]) -> Vec<String> {
@@ -292,4 +292,43 @@ fn a_router_that_proxies_answers_for_what_it_forwards_elsewhere() {
     let lab = Build::line();
     let router = &lab.lab.hosts["router"];
     assert_eq!(behind(&lab.lab, router, router.interface("eth1").unwrap()).receivers.len(), 1);
+}
+
+#[test]
+fn a_device_of_an_unknown_kind_may_hide_a_receiver_unless_it_is_a_tunnel() {
+    for (kind, hides) in [("macvtap", true), ("ipvlan", true), ("vti", false), ("xfrm", false)] {
+        let mut lab = switched();
+        lab.device("a", "other0", InterfaceKind::Other(kind.into()), &[]);
+        let told = hidden(&lab.lab, &lab.lab.hosts["a"]);
+        assert_eq!(told.is_some_and(|why| why.contains("other0")), hides, "{kind}");
+    }
+}
+
+#[test]
+fn whether_a_filter_of_arp_lets_an_answer_out_is_open_where_the_way_back_is() {
+    for (own, resolved) in [("", "10.0.0.2"), ("nexthop object 7", "?")] {
+        let mut lab = switched();
+        lab.sysctl("b", "net.ipv4.conf.all.arp_filter", 1);
+        for route in &mut lab.get("b").routes {
+            route.unmodelled = own.into();
+        }
+        let found = found(&lab, "10.0.0.2", false);
+        assert_eq!(matches!(found, Resolved::Mac(_)), resolved != "?", "{found:?}");
+        assert_eq!(matches!(found, Resolved::Unknown(_)), resolved == "?", "{found:?}");
+    }
+}
+
+#[test]
+fn a_frame_is_for_one_for_some_or_for_all_by_its_address() {
+    use crate::model::PacketType;
+    use crate::semantics::matches::packet_type;
+    for (destination, kind) in [
+        (None, PacketType::Unicast),
+        (Some([2, 0, 0, 0, 0, 1]), PacketType::Unicast),
+        (Some([0xff; 6]), PacketType::Broadcast),
+        (Some([0x33, 0x33, 0, 0, 0, 1]), PacketType::Multicast),
+        (Some([1, 0, 0x5e, 0, 0, 1]), PacketType::Multicast),
+    ] {
+        assert_eq!(packet_type(destination.map(Mac)), kind, "{destination:?}");
+    }
 }

@@ -130,6 +130,10 @@ fn an_acl_cuts_a_loop_for_what_it_denies() {
     let deny = AclRule { priority: 7, permit: false, headers: Headers { protocol: (0, 16), ..Headers::ALL } };
     assert_eq!(network.insert_acl(acl, deny).unwrap().loops, 0);
     assert_eq!(network.remove_acl(acl, &deny).unwrap().loops, 1);
+    let changes = [Change::InsertAcl(acl, deny), Change::InsertAcl(acl, far)];
+    assert_eq!(network.apply(&changes).unwrap(), Report { changed: 0, found: 0, loops: 0 });
+    let changes = [Change::RemoveAcl(acl, far), Change::RemoveAcl(acl, deny)];
+    assert_eq!(network.apply(&changes).unwrap(), Report { changed: 0, found: 1, loops: 1 });
     assert_eq!(network.remove_acl(acl, &deny), Err(Error::NoRule));
 }
 
@@ -177,4 +181,108 @@ fn ranges_fall_into_the_fewest_prefixes() {
     assert_eq!(top.prefixes().count(), 1);
     let most = AddressRange { first: 1, last: u32::MAX - 1 };
     assert_eq!(most.prefixes().count(), 62);
+}
+
+#[test]
+fn what_is_asked_about_is_told_by_its_name() {
+    let mut builder = TopologyBuilder::default();
+    let (a, b) = (builder.device("a"), builder.device("b"));
+    let acls = [builder.acl("web"), builder.acl("mail")];
+    let topology = builder.build();
+    assert_eq!([a, b].map(|device| topology.device_name(device)), ["a", "b"]);
+    assert_eq!(acls.map(|acl| topology.acl_name(acl)), ["web", "mail"]);
+    assert_eq!((topology.device_name(DeviceId(9)), topology.acl_name(AclId(9))), ("", ""));
+    assert_eq!(prefix("10.1.0.0/16").range().to_string(), "10.1.0.0-10.1.255.255");
+}
+
+#[test]
+fn an_access_list_permits_what_its_first_rule_does() {
+    let mut builder = TopologyBuilder::default();
+    let (web, all) = (builder.acl("web"), builder.acl("all"));
+    let mut network = Network::new(builder.build());
+    let rule = |priority, permit, low, high| {
+        let headers = Headers { destination_port: (low, high), ..Headers::ALL };
+        AclRule { priority, permit, headers }
+    };
+    network.insert_acl(web, rule(5, true, 80, 90)).unwrap();
+    network.insert_acl(web, rule(6, false, 85, 85)).unwrap();
+    network.insert_acl(all, rule(5, true, 0, 65535)).unwrap();
+    let to = |destination_port| Header {
+        protocol: 6,
+        source: "10.0.0.1".parse().unwrap(),
+        source_port: 1,
+        destination: "10.0.0.2".parse().unwrap(),
+        destination_port,
+    };
+    for (port, permitted) in [(79, false), (80, true), (85, false), (90, true)] {
+        assert_eq!(network.permits(web, &to(port)), Some(permitted), "{port}");
+        assert_eq!(network.permits(all, &to(port)), Some(true), "{port}");
+    }
+    assert_eq!(network.permits(AclId(2), &to(80)), None, "of another topology");
+    let range = prefix("10.0.0.0/8").range();
+    let ports = |acls: &[AclId]| -> Vec<(u16, u16)> {
+        let mut ports: Vec<_> =
+            network.headers(range, acls).iter().map(|headers| headers.destination_port).collect();
+        ports.sort_unstable();
+        ports
+    };
+    assert_eq!(ports(&[web, all]), [(80, 84), (86, 90)]);
+    assert_eq!(ports(&[all]), [(0, 65535)]);
+    assert_eq!(ports(&[web, AclId(2)]), [(80, 84), (86, 90)]);
+}
+
+#[test]
+fn what_changed_between_edges_is_counted_by_pairs() {
+    let topology = ring(3);
+    let mut network = Network::new(topology.clone());
+    let hosts: Vec<PortId> = (0..3).map(|device| port(&topology, device, "host")).collect();
+    let mut reach = Reachability::new(&network, &hosts).unwrap();
+    let nothing = reach.follow(&network).unwrap();
+    assert!(nothing.is_empty());
+    assert_eq!((nothing.len(), reach.all().ranges()), (0, 0));
+    network.insert(route(&topology, 0, "10.0.0.0/8", "host")).unwrap();
+    network.insert(route(&topology, 1, "10.0.0.0/8", "back")).unwrap();
+    let changes = reach.follow(&network).unwrap();
+    assert!(!changes.is_empty());
+    assert_eq!(changes.len(), changes.iter().count());
+    assert_eq!((changes.len(), reach.all().ranges()), (1, 1));
+    network.insert(route(&topology, 2, "10.0.0.0/9", "next")).unwrap();
+    assert_eq!((reach.follow(&network).unwrap().len(), reach.all().ranges()), (1, 2));
+}
+
+#[test]
+fn bytes_of_a_key_count_each() {
+    use std::hash::Hasher;
+    let hash = |bytes: &[u8]| {
+        let mut hasher = atoms::KeyHasher::default();
+        hasher.write(bytes);
+        hasher.finish()
+    };
+    let mut hashes: Vec<u64> = [&[][..], &[1], &[2], &[1, 2], &[2, 1]].map(hash).to_vec();
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 5);
+}
+
+#[test]
+fn what_gets_through_an_access_list_has_changed_with_each_of_its_rules() {
+    let mut builder = TopologyBuilder::default();
+    let (a, b) = (builder.device("a"), builder.device("b"));
+    let (at_a, at_b) = (builder.port(a, "p"), builder.port(b, "p"));
+    let hosts = [builder.port(a, "host"), builder.port(b, "host")];
+    let acl = builder.acl("web");
+    builder.link(at_a, at_b, &[acl]).unwrap();
+    let mut network = Network::new(builder.build());
+    for (device, port) in [(a, at_a), (b, hosts[1])] {
+        network.insert(Route { device, prefix: prefix("10.0.0.0/8"), port, priority: 8 }).unwrap();
+    }
+    let mut reach = Reachability::new(&network, &hosts).unwrap();
+    for port in 80..85 {
+        let headers = Headers { destination_port: (port, port), ..Headers::ALL };
+        network.insert_acl(acl, AclRule { priority: port.into(), permit: true, headers }).unwrap();
+        let changes = reach.follow(&network).unwrap();
+        let told: Vec<_> = changes.iter().map(|c| (c.from, c.to, c.refiltered.len())).collect();
+        assert_eq!(told, [(hosts[0], hosts[1], 1)], "{port}");
+        assert!(reach.follow(&network).unwrap().is_empty(), "{port}");
+    }
 }

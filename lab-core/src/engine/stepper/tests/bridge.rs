@@ -1,7 +1,7 @@
-use super::build::{ping, udp, Build};
+use super::build::{ping, tcp, udp, Build};
 use super::{answer, rule, seen, stage};
 use crate::engine::explore::Choices;
-use crate::model::{AnswerKind, Decision, NextHop, Outcome, Stage};
+use crate::model::{AnswerKind, Decision, NextHop, Outcome, Packet, Stage, TcpFlags};
 
 /// Two guests on one bridge; `call` is bridge-nf-call-iptables.
 fn switched(call: u8) -> Build {
@@ -84,13 +84,30 @@ fn dnat_of_bridged_ipv6_asks_for_a_route_and_not_whether_the_host_forwards() {
         "hv",
         "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n\
          -A PREROUTING -d fd00::8 -j DNAT --to-destination fd00::3\n\
-         -A PREROUTING -d fd00::9 -j DNAT --to-destination 2001:db8::1",
+         -A PREROUTING -d fd00::9 -j DNAT --to-destination 2001:db8::1\n\
+         -A PREROUTING -d fd00::a -j DNAT --to-destination 2001:db8:1::1\n\
+         -A PREROUTING -d fd00::b -j DNAT --to-destination 2001:db8:2::1\n\
+         -A PREROUTING -d fd00::c -j DNAT --to-destination 2001:db8:3::1",
     );
+    for (kind, net) in [
+        ("blackhole", "2001:db8:1::/48"),
+        ("prohibit", "2001:db8:2::/48"),
+        ("unreachable", "2001:db8:3::/48"),
+    ] {
+        lab.route("hv", &format!("{kind} {net}"));
+    }
     seen(&lab.send(&[("hv:vnet0", udp(("fd00::2", 1), ("fd00::8", 53)))]));
-    // Nobody is told that there is no route.
-    let journey = lab.send(&[("hv:vnet0", udp(("fd00::2", 1), ("fd00::9", 53)))]);
-    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
-    assert_eq!(*stage(&journey), Stage::NoRoute);
+    // Nobody is told that there is no route, or one that refuses.
+    for (dst, by) in [
+        ("fd00::9", Stage::NoRoute),
+        ("fd00::a", Stage::Blackhole),
+        ("fd00::b", Stage::Prohibit),
+        ("fd00::c", Stage::NoRoute),
+    ] {
+        let journey = lab.send(&[("hv:vnet0", udp(("fd00::2", 1), (dst, 53)))]);
+        assert!(matches!(journey.outcome, Outcome::Dropped { .. }), "{dst}");
+        assert_eq!(*stage(&journey), by, "{dst}");
+    }
 }
 
 #[test]
@@ -194,6 +211,53 @@ fn of_a_frame_to_every_port_only_one_copy_is_followed_and_nothing_is_claimed() {
     let lab = switched(0);
     let journey = lab.send(&[("a", udp(("10.0.0.2", 1), ("255.255.255.255", 67)))]);
     assert!(journey.unknown.iter().any(|why| why.contains("a frame to every port of br0")));
+    // A bridge of one port has no other.
+    let mut lab = Build::default();
+    lab.host("a", false).nic("a", "eth0", &["10.0.0.2/24"]);
+    lab.host("hv", true).bridge("hv", "br0", &["10.0.0.1/24"], &["vnet0"]);
+    lab.link(&[("a", "eth0"), ("hv", "vnet0")]);
+    let journey = lab.send(&[("a", udp(("10.0.0.2", 1), ("10.0.0.255", 67)))]);
+    assert!(journey.unknown.is_empty(), "{:?}", journey.unknown);
+    seen(&journey);
+}
+
+/// `nf_send_reset`: where a bridge has the frame, no hook sees the reset.
+#[test]
+fn a_reset_between_ports_goes_back_past_every_hook() {
+    for (call, came_back) in [(1, true), (0, false)] {
+        let mut lab = switched(call);
+        lab.rules(
+            "hv",
+            "*filter\n:OUTPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n\
+             -A FORWARD -p tcp -j REJECT --reject-with tcp-reset",
+        );
+        let packet = tcp(("10.0.0.2", 1), ("10.0.0.3", 22), TcpFlags::SYN);
+        let journey = lab.send(&[("a", packet)]);
+        if came_back {
+            assert!(answer(&journey).came_back);
+        } else {
+            seen(&journey);
+        }
+    }
+}
+
+#[test]
+fn of_several_ends_of_a_wire_what_is_nobodys_goes_to_the_one_that_leads_out() {
+    let mut lab = Build::default();
+    lab.host("a", false).nic("a", "eth0", &["10.0.0.2/24"]);
+    lab.host("b", false).nic("b", "eth0", &["10.0.0.3/24"]);
+    lab.host("hv", false).bridge("hv", "br0", &["10.0.0.1/24"], &["vnet0", "eth0"]);
+    lab.link(&[("a", "eth0"), ("b", "eth0"), ("hv", "vnet0")]);
+    let way = |to: &'static str| {
+        let lab = &lab;
+        move |choices: &mut Choices| match lab.run(choices, &[("a", ping("0.0.0.0", to))]).outcome {
+            Outcome::ForwardedOut { at, .. } => at.to_string(),
+            other => other.name().into(),
+        }
+    };
+    let ways = |to| crate::engine::explore::all(4, way(to)).results;
+    assert_eq!(ways("10.0.0.99"), ["hv:eth0", "rejected"]);
+    assert_eq!(ways("10.0.0.3"), ["delivered"]);
 }
 
 #[test]
@@ -252,4 +316,46 @@ fn what_a_bridge_sends_to_a_group_of_ipv6_instead_goes_to_every_port() {
     lab.rules("hv", "# ip6tables\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to ff02::1");
     let journey = lab.send(&[("a", udp(("fd01::2", 1), ("fd01::3", 53)))]);
     assert_eq!(journey.unknown, ["hv: a frame to every port of br0"]);
+}
+
+/// `is_skb_forwardable`: a port takes its own MTU and a tag, 4 bytes.
+#[test]
+fn a_frame_that_is_too_long_for_the_other_port_is_lost() {
+    for (length, passes) in [(1500, false), (1005, false), (1004, true), (900, true)] {
+        let mut lab = switched(0);
+        lab.change("hv", "vnet1", |i| i.mtu = 1000);
+        let packet = Packet { length, ..udp(("10.0.0.2", 1), ("10.0.0.3", 53)) };
+        let journey = lab.send(&[("a", packet)]);
+        if passes {
+            seen(&journey);
+        } else {
+            assert_eq!(*stage(&journey), Stage::Mtu, "{length}");
+        }
+    }
+}
+
+/// `br_nf_post_routing` names no device that a frame came in by.
+#[test]
+fn after_routing_a_bridged_frame_came_in_by_nothing() {
+    for (condition, passes) in
+        [("iifname \"br0\"", true), ("oifname \"br0\"", false), ("iifname \"\"", false)]
+    {
+        let mut lab = switched(1);
+        let base = "filter hook postrouting priority 0; policy accept;";
+        lab.chain("hv", "lab", base, &format!("{condition} drop"));
+        let journey = lab.send(&[("a", ping("0.0.0.0", "10.0.0.3"))]);
+        assert_eq!(matches!(journey.outcome, Outcome::Delivered { .. }), passes, "{condition}");
+    }
+}
+
+#[test]
+fn a_port_takes_nothing_in_if_it_or_its_bridge_is_down() {
+    let packet = || udp(("10.0.0.2", 1), ("10.0.0.3", 53));
+    seen(&switched(0).send(&[("hv:vnet0", packet())]));
+    let mut lab = switched(0);
+    lab.change("hv", "vnet0", |i| i.port.as_mut().unwrap().forwarding = false);
+    assert_eq!(*stage(&lab.send(&[("hv:vnet0", packet())])), Stage::LinkDown);
+    let mut lab = switched(0);
+    lab.change("hv", "br0", |i| i.up = false);
+    assert_eq!(*stage(&lab.send(&[("hv:vnet0", packet())])), Stage::LinkDown);
 }

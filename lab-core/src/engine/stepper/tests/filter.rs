@@ -190,6 +190,28 @@ fn an_icmp_redirect_about_a_connection_is_related() {
     assert_eq!(rule(&journey), ("filter", "FORWARD", Some(1)));
 }
 
+/// `nf_nat_icmp_reply_translation`.
+#[test]
+fn of_a_redirect_about_a_translated_connection_nothing_is_known() {
+    let of = |rule: &str| {
+        let mut lab = Build::line();
+        lab.rules("router", &format!("*nat\n:PREROUTING ACCEPT\n:POSTROUTING ACCEPT\n{rule}"));
+        let first = udp(("10.0.1.2", 1), ("10.0.2.2", 2));
+        let sent = lab.send(&[("client", first.clone())]);
+        let redirect = Packet {
+            transport: Transport::Icmp { kind: 5, code: 1, id: PortValue::Is(0) },
+            payload: Payload::Quoted(Box::new(seen(&sent).clone())),
+            ..ping("10.0.2.2", &seen(&sent).src.to_string())
+        };
+        lab.send(&[("client", first), ("server", redirect)]).unknown
+    };
+    assert_eq!(of(""), [""; 0]);
+    for rule in ["-A POSTROUTING -j MASQUERADE", "-A PREROUTING -p udp -j DNAT --to-destination 10.0.2.2:9"] {
+        let unknown = of(rule);
+        assert!(unknown.iter().any(|why| why.contains("redirect")), "{rule}: {unknown:?}");
+    }
+}
+
 /// `match_lookup_rt6`: a look-up without a source that names a device takes no
 /// route but by that device.
 #[test]
@@ -327,4 +349,16 @@ fn a_map_gives_the_mark_of_the_port() {
         matches!(journey.outcome, Outcome::Dropped { .. })
     };
     assert_eq!((dropped(53), dropped(80), dropped(99)), (true, false, false));
+}
+
+#[test]
+fn nothing_is_asked_of_a_rule_that_does_nothing() {
+    for (target, reasons) in [("", false), (" -j MARK --set-xmark 0x1/0xffffffff", true)] {
+        let mut lab = Build::line();
+        let rule = format!("-A FORWARD -m recent --rcheck --name x{target}");
+        lab.rules("router", &format!("*mangle\n:FORWARD ACCEPT [0:0]\n{rule}"));
+        let packet = udp(("10.0.1.2", 1), ("10.0.2.2", 2));
+        let explored = all(4, |choices| lab.run(choices, &[("client", packet.clone())]));
+        assert_eq!(!explored.reasons.is_empty(), reasons, "{rule}");
+    }
 }

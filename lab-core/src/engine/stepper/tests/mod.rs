@@ -11,6 +11,7 @@ mod special;
 mod tunnel;
 mod vrf;
 mod vrf_rules;
+mod wireguard;
 
 use crate::engine::journey::Journey;
 use crate::model::{Answer, Decision, Outcome, Packet, Stage};

@@ -1,6 +1,6 @@
 use super::build::{ping, tcp, udp, Build};
 use super::{answer, rule};
-use crate::model::{AnswerKind, Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
+use crate::model::{AnswerKind, Outcome, Packet, Payload, PortValue, Stage, TcpFlags, Transport};
 
 fn rejecting(with: &str) -> Build {
     let mut lab = Build::line();
@@ -67,4 +67,62 @@ fn nothing_is_sent_about_what_was_sent_to_everybody() {
     let journey = lab.send(&[("router:eth0", udp(("10.0.1.2", 1), ("10.0.1.255", 53)))]);
     assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
     answer(&lab.send(&[("router:eth0", udp(("10.0.1.2", 1), ("10.0.1.1", 53)))]));
+}
+
+/// `ip_route_me_harder` asks with the source that a reset has.
+#[test]
+fn a_reset_is_routed_from_the_address_that_it_speaks_for() {
+    use super::route::{default_rules, policy_rule};
+    use crate::model::{PolicyAction, PolicyRule};
+    for (from, came_back) in [("10.0.2.2/32", false), ("10.0.1.1/32", true), ("10.0.2.3/32", true)] {
+        let mut lab = Build::line();
+        lab.rules(
+            "router",
+            "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p tcp -j REJECT --reject-with tcp-reset",
+        );
+        let rule = PolicyRule { source: from.parse().ok(), ..policy_rule(100, PolicyAction::Blackhole) };
+        lab.get("router").rules = default_rules();
+        lab.get("router").rules.insert(1, rule);
+        let journey = lab.send(&[("client", tcp(("10.0.1.2", 1), ("10.0.2.2", 22), TcpFlags::SYN))]);
+        let answered = matches!(&journey.outcome, Outcome::Rejected { answer, .. } if answer.came_back);
+        assert_eq!(answered, came_back, "{from}: {:?}", journey.outcome);
+    }
+}
+
+/// `ip_error`, `ip6_pkt_drop`, `ip_forward`, `ip6_forward`.
+#[test]
+fn what_does_not_pass_a_router_is_told_why() {
+    let mut lab = Build::line();
+    lab.change("router", "eth1", |i| i.mtu = 1400);
+    for (kind, v4, v6) in [
+        ("blackhole", "10.7.1.0/24", "fd07:1::/64"),
+        ("prohibit", "10.7.2.0/24", "fd07:2::/64"),
+        ("unreachable", "10.7.3.0/24", "fd07:3::/64"),
+    ] {
+        lab.route("router", &format!("{kind} {v4}")).route("router", &format!("{kind} {v6}"));
+    }
+    let at = |ttl, length, (src, dst)| Packet { ttl, length, ..udp((src, 1), (dst, 53)) };
+    let (v4, v6) = (|dst| ("10.0.1.2", dst), |dst| ("fd01::2", dst));
+    for (packet, stage, told) in [
+        (at(64, 60, v4("10.7.1.1")), Stage::Blackhole, None),
+        (at(64, 60, v6("fd07:1::1")), Stage::Blackhole, None),
+        (at(64, 60, v4("10.7.2.1")), Stage::Prohibit, Some(AnswerKind::Icmp(3, 13))),
+        (at(64, 60, v6("fd07:2::1")), Stage::Prohibit, Some(AnswerKind::Icmp6(1, 1))),
+        (at(64, 60, v4("10.7.3.1")), Stage::HostUnreachable, Some(AnswerKind::Icmp(3, 1))),
+        (at(64, 60, v6("fd07:3::1")), Stage::NoRoute, Some(AnswerKind::Icmp6(1, 0))),
+        (at(64, 60, v4("10.7.4.1")), Stage::NoRoute, Some(AnswerKind::Icmp(3, 0))),
+        (at(64, 60, v6("fd07:4::1")), Stage::NoRoute, Some(AnswerKind::Icmp6(1, 0))),
+        (at(1, 60, v4("10.0.2.2")), Stage::Ttl, Some(AnswerKind::Icmp(11, 0))),
+        (at(1, 60, v6("fd02::2")), Stage::Ttl, Some(AnswerKind::Icmp6(3, 0))),
+        (at(64, 1401, v4("10.0.2.2")), Stage::Mtu, Some(AnswerKind::Icmp(3, 4))),
+        (at(64, 1401, v6("fd02::2")), Stage::Mtu, Some(AnswerKind::Icmp6(2, 0))),
+    ] {
+        let text = packet.to_string();
+        let journey = lab.send(&[("client", packet)]);
+        assert_eq!(*super::stage(&journey), stage, "{text}");
+        match &journey.outcome {
+            Outcome::Rejected { answer, .. } => assert_eq!(Some(answer.kind), told, "{text}"),
+            _ => assert_eq!(told, None, "{text}"),
+        }
+    }
 }

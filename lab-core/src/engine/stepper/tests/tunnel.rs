@@ -1,14 +1,14 @@
-//! GRE, IPIP, SIT, WireGuard, and packets that are too big for them.
+//! GRE, IPIP, SIT, ip6tnl, and packets that are too big for them.
 
 use super::build::{ping, tcp, udp, Build};
 use super::{answer, rule, seen, stage};
 use crate::engine::journey::{Event, Journey};
 use crate::model::{
-    AnswerKind, InterfaceKind, Outcome, Packet, Stage, TcpFlags, Tunnel, TunnelKind, Wireguard, WireguardPeer,
+    AnswerKind, InterfaceKind, Outcome, Packet, Stage, TcpFlags, Tunnel, TunnelKind, Wireguard,
 };
 
 /// The outer packets of a journey.
-fn outer(journey: &Journey) -> Vec<&Packet> {
+pub(super) fn outer(journey: &Journey) -> Vec<&Packet> {
     let outer = journey.events.iter().filter_map(|e| match e {
         Event::Encapsulated { outer, .. } => Some(outer.as_ref()),
         _ => None,
@@ -197,53 +197,6 @@ fn rules_see_fragments_whole_only_where_connections_are_tracked() {
     assert_eq!(seen(&journey).length, 1500);
 }
 
-/// A line whose ends trust each other for these prefixes.
-fn wireguard(to: &str, from: &str) -> Build {
-    let mut lab = Build::line();
-    let end = |own: &str, peer: &str, endpoint: &str, allowed: &str| {
-        InterfaceKind::Wireguard(Wireguard {
-            public_key: own.into(),
-            port: 51820,
-            mark: 0,
-            peers: vec![WireguardPeer {
-                public_key: peer.into(),
-                preshared: false,
-                heard: true,
-                endpoint: endpoint.parse().ok(),
-                allowed: vec![allowed.parse().unwrap()],
-                keepalive: None,
-            }],
-        })
-    };
-    lab.device("client", "wg0", end("c", "s", "10.0.2.2:51820", to), &["10.9.0.1/24"]);
-    lab.device("server", "wg0", end("s", "c", "10.0.1.2:51820", from), &["10.9.0.2/24"]);
-    lab
-}
-
-#[test]
-fn wireguard_wraps_a_packet_for_the_peer_of_its_destination() {
-    let lab = wireguard("10.9.0.0/24", "10.9.0.0/24");
-    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
-    assert!(matches!(&journey.outcome, Outcome::Delivered { at, .. } if at.to_string() == "server:wg0"));
-    let outer = outer(&journey)[0];
-    assert_eq!(outer.to_string(), "udp 10.0.1.2:51820 -> 10.0.2.2:51820");
-    // Padded to sixteen bytes, with 60 of headers and a tag.
-    assert_eq!(outer.length, seen(&journey).length.next_multiple_of(16) + 60);
-    assert!(!outer.df);
-}
-
-#[test]
-fn wireguard_without_a_peer_for_the_destination_is_host_unreachable() {
-    let mut lab = wireguard("10.9.0.9/32", "10.9.0.0/24");
-    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
-    assert_eq!(*stage(&journey), Stage::HostUnreachable);
-    assert_eq!(answer(&journey).kind, AnswerKind::Icmp(3, 1));
-    // Where the answer is lost, the reason is what is seen.
-    lab.rules("client", "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p icmp --icmp-type 3 -j DROP");
-    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
-    assert_eq!(*stage(&journey), Stage::WireguardNoPeer);
-}
-
 #[test]
 fn an_icmpv6_error_of_a_tunnel_comes_from_where_it_leaves() {
     let mut lab = Build::line();
@@ -251,25 +204,6 @@ fn an_icmpv6_error_of_a_tunnel_comes_from_where_it_leaves() {
     // What came by eth0 claims to be from beyond eth1, and so goes the error.
     let journey = lab.send(&[("router:eth0", udp(("fd02::2", 1), ("fd09::2", 53)))]);
     assert_eq!(answer(&journey).from_addr.to_string(), "fd02::1");
-}
-
-#[test]
-fn a_wireguard_peer_may_only_send_from_its_addresses() {
-    let lab = wireguard("10.9.0.0/24", "10.9.0.7/32");
-    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
-    assert_eq!(*stage(&journey), Stage::WireguardAllowedIps);
-}
-
-#[test]
-fn nothing_is_claimed_of_a_wireguard_peer_that_was_never_heard_of() {
-    let mut lab = wireguard("10.9.0.0/24", "10.9.0.0/24");
-    lab.change("client", "wg0", |i| {
-        if let InterfaceKind::Wireguard(settings) = &mut i.kind {
-            settings.peers[0].heard = false;
-        }
-    });
-    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
-    assert!(journey.unknown[0].contains("shakes hands"), "{:?}", journey.unknown);
 }
 
 #[test]
@@ -283,22 +217,6 @@ fn a_comment_that_speaks_of_connections_tracks_none() {
     let packet = Packet { length: 1500, df: false, ..udp(("10.0.1.2", 1), ("10.0.2.2", 53)) };
     let journey = lab.send(&[("client", packet)]);
     assert!(journey.unknown.iter().any(|u| u.contains("fragments")), "{:?}", journey.unknown);
-}
-
-#[test]
-fn the_longest_allowed_prefix_decides_between_wireguard_peers() {
-    let peer = |key: &str, net: &str| WireguardPeer {
-        public_key: key.into(),
-        preshared: false,
-        heard: true,
-        endpoint: None,
-        allowed: vec![net.parse().unwrap()],
-        keepalive: None,
-    };
-    let peers = vec![peer("wide", "10.0.0.0/8"), peer("narrow", "10.9.0.0/16"), peer("other", "10.8.0.0/16")];
-    let device = Wireguard { peers, ..Wireguard::default() };
-    let of = |address: &str| device.peer(address.parse().unwrap()).map(|p| p.public_key.as_str());
-    assert_eq!((of("10.9.1.1"), of("10.7.1.1"), of("11.0.0.1")), (Some("narrow"), Some("wide"), None));
 }
 
 #[test]
@@ -377,6 +295,17 @@ fn ip6tnl_alone_tells_the_sender_inside_what_it_is_told_itself() {
             assert!(matches!(lab.send(&[("client", packet())]).outcome, Outcome::Dropped { .. }));
         }
     }
+    // So it does of what was too big on the way.
+    for (dst, error) in [("10.9.0.2", AnswerKind::Icmp(3, 4)), ("fd09::2", AnswerKind::Icmp6(2, 0))] {
+        let mut lab = Build::line();
+        tunnel(&mut lab, TunnelKind::Ip6tnl, &|_| {});
+        lab.change("router", "eth1", |i| i.mtu = 1400);
+        let source = if dst.contains(':') { "fd09::1" } else { "10.9.0.1" };
+        let packet = |length| Packet { length, ..udp((source, 1), (dst, 53)) };
+        let journey = lab.send(&[("client", packet(1400))]);
+        assert_eq!((answer(&journey).kind, *stage(&journey) == Stage::Mtu), (error, true), "{dst}");
+        seen(&lab.send(&[("client", packet(1300))]));
+    }
     // Nobody is told of what was sent to everybody, or seems to be from everybody.
     let mut lab = Build::line();
     tunnel(&mut lab, TunnelKind::Ip6tnl, &|_| {});
@@ -388,6 +317,88 @@ fn ip6tnl_alone_tells_the_sender_inside_what_it_is_told_itself() {
     {
         let journey = lab.send(&[(from, udp((src, 1), (dst, 53)))]);
         assert!(matches!(journey.outcome, Outcome::Dropped { .. }), "{:?}", journey.outcome);
+    }
+}
+
+/// `ip4ip6_err` asks for a route anew, of a packet without its mark.
+#[test]
+fn ip6tnl_tells_whoever_it_still_sends_for_whatever_mark_they_had() {
+    use crate::model::{PolicyAction, PolicyRule};
+    for (rule, tells) in [("", true), ("-A FORWARD -j MARK --set-xmark 0x1/0xffffffff", true)] {
+        let mut lab = Build::line();
+        let own = Tunnel {
+            local: "fd02::1".parse().ok(),
+            remote: "fd02::2".parse().ok(),
+            ..Tunnel::new(TunnelKind::Ip6tnl)
+        };
+        lab.device("router", "tun0", InterfaceKind::Tunnel(own), &["10.9.0.1/24"]);
+        lab.change("router", "tun0", |i| i.mtu = 1452);
+        lab.rules("router", &format!("*mangle\n:FORWARD ACCEPT [0:0]\n{rule}"));
+        let away = super::route::policy_rule(100, PolicyAction::Blackhole);
+        lab.get("router").rules = super::route::default_rules();
+        lab.get("router").rules.insert(1, PolicyRule { fwmark: Some((1, 1)), ..away });
+        let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.9.0.2", 53)))]);
+        assert_eq!(
+            matches!(journey.outcome, Outcome::Rejected { .. }),
+            tells,
+            "{rule}: {:?}",
+            journey.outcome
+        );
+    }
+}
+
+/// What it sends for itself it asks for with the source that it has.
+#[test]
+fn ip6tnl_tells_its_own_host_if_the_source_still_leads_into_the_tunnel() {
+    use crate::model::{PolicyAction, PolicyRule, RouteTable};
+    for (from, tells) in [("10.9.0.1/32", true), ("", false)] {
+        let mut lab = Build::line();
+        tunnel(&mut lab, TunnelKind::Ip6tnl, &|_| {});
+        lab.get("server").interfaces.retain(|i| i.name != "tun0");
+        lab.route("client", "10.8.0.0/24 dev tun0 table 7");
+        let lookup = super::route::policy_rule(100, PolicyAction::Lookup(RouteTable(7)));
+        let ports = Some(crate::addr::PortRange { low: 53, high: 53 });
+        lab.get("client").rules = super::route::default_rules();
+        // Ports are no longer known of a packet that is asked about again.
+        let rule = match from {
+            "" => PolicyRule { dport: ports, ..lookup },
+            from => PolicyRule { source: from.parse().ok(), ..lookup },
+        };
+        lab.get("client").rules.insert(1, rule);
+        let journey = lab.send(&[("client", udp(("10.9.0.1", 1), ("10.8.0.2", 53)))]);
+        assert_eq!(
+            matches!(journey.outcome, Outcome::Rejected { .. }),
+            tells,
+            "{from}: {:?}",
+            journey.outcome
+        );
+    }
+}
+
+#[test]
+fn a_vxlan_with_an_address_of_its_own_sends_from_that() {
+    for (local, wanted) in [(None, "10.0.1.2"), (Some("10.0.7.7"), "10.0.7.7")] {
+        let mut lab = Build::line();
+        lab.device("client", "dummy0", InterfaceKind::Dummy, &["10.0.7.7/32"]);
+        let vxlan = crate::model::Vxlan {
+            vni: 7,
+            local: local.and_then(|local| local.parse().ok()),
+            remote: "10.0.2.2".parse().ok(),
+            link: None,
+            port: 4789,
+            ttl: 0,
+            learning: true,
+        };
+        lab.device("client", "vx0", InterfaceKind::Vxlan(vxlan), &["10.9.0.1/24"]);
+        lab.get("client").neighbours.push(crate::model::Neighbour {
+            address: "10.9.0.2".parse().unwrap(),
+            interface: "vx0".into(),
+            mac: Some(crate::addr::Mac([2, 9, 9, 9, 9, 9])),
+            state: crate::model::NeighbourState::Permanent,
+            proxy: false,
+        });
+        let journey = lab.send(&[("client", udp(("10.9.0.1", 1), ("10.9.0.2", 53)))]);
+        assert_eq!(outer(&journey)[0].src.to_string(), wanted);
     }
 }
 
@@ -421,13 +432,29 @@ fn that_a_tunnel_has_no_route_is_told_to_the_source_after_nat_and_nat_brings_it_
         let journey = lab.send(&[("client", packet)]);
         let own = if src.is_ipv4() { "10.9.0.1" } else { "fd09::1" };
         assert_eq!((answer(&journey).to_addr, answer(&journey).from_addr.to_string()), (src, own.into()));
-        assert!(answer(&journey).came_back);
+        let kind = if src.is_ipv4() { AnswerKind::Icmp(3, 1) } else { AnswerKind::Icmp6(1, 3) };
+        assert!(answer(&journey).came_back && answer(&journey).kind == kind);
     }
+    // Of an error nobody is told anything.
+    let transport = crate::model::Transport::Icmp { kind: 3, code: 1, id: crate::model::PortValue::Is(0) };
+    let error = Packet { transport, ..ping("10.0.1.2", "10.9.0.2") };
+    assert_eq!(*stage(&lab.send(&[("client", error)])), Stage::NoRoute);
 }
 
 #[test]
 fn a_bridged_frame_too_big_for_gretap_is_lost_and_for_vxlan_answered() {
-    for vxlan in [false, true] {
+    let (v4, v6) = (("10.5.0.1", "10.5.0.2"), ("fd05::1", "fd05::2"));
+    // Nobody is told to send less than everybody must take.
+    for (vxlan, (src, dst), mtu, told) in [
+        (false, v4, 1500, false),
+        (false, v6, 1500, false),
+        (true, v4, 1500, true),
+        (true, v6, 1500, true),
+        (true, v6, 1330, true),
+        (true, v6, 1329, false),
+        (true, v4, 626, true),
+        (true, v4, 625, false),
+    ] {
         let mut lab = Build::line();
         let remote = "10.0.2.2".parse().ok();
         let kind = match vxlan {
@@ -447,11 +474,12 @@ fn a_bridged_frame_too_big_for_gretap_is_lost_and_for_vxlan_answered() {
         lab.change("router", "far0", |i| {
             (i.master, i.port) = (Some("br0".into()), Some(Default::default()));
         });
-        lab.host("guest", false).nic("guest", "eth0", &["10.5.0.1/24"]);
+        lab.host("guest", false).nic("guest", "eth0", &["10.5.0.1/24", "fd05::1/64"]);
         lab.link(&[("guest", "eth0"), ("router", "p1")]);
+        lab.change("router", "eth1", |i| i.mtu = mtu);
         let far = crate::addr::Mac([2, 9, 9, 9, 9, 9]);
         lab.get("guest").neighbours.push(crate::model::Neighbour {
-            address: "10.5.0.2".parse().unwrap(),
+            address: dst.parse().unwrap(),
             interface: "eth0".into(),
             mac: Some(far),
             state: crate::model::NeighbourState::Permanent,
@@ -468,15 +496,17 @@ fn a_bridged_frame_too_big_for_gretap_is_lost_and_for_vxlan_answered() {
             local: false,
             fixed: false,
         });
-        let packet = Packet { length: 1490, ..tcp(("10.5.0.1", 1), ("10.5.0.2", 22), TcpFlags::SYN) };
+        let packet = Packet { length: 1490, ..tcp((src, 1), (dst, 22), TcpFlags::SYN) };
         let journey = lab.send(&[("guest", packet)]);
-        assert_eq!(*stage(&journey), Stage::Mtu);
+        // What is not told goes through in pieces, to a server without VXLAN.
+        let by = if vxlan && !told { Stage::TunnelUnknown } else { Stage::Mtu };
+        assert_eq!(*stage(&journey), by, "{vxlan} {dst} {mtu}");
         match &journey.outcome {
             Outcome::Rejected { answer, .. } => {
-                assert!(vxlan && answer.came_back);
-                assert_eq!(answer.from_addr.to_string(), "10.5.0.2");
+                assert!(told && answer.came_back, "{dst} {mtu}");
+                assert_eq!(answer.from_addr.to_string(), dst);
             }
-            other => assert!(!vxlan && matches!(other, Outcome::Dropped { .. })),
+            other => assert!(!told && matches!(other, Outcome::Dropped { .. }), "{vxlan} {dst} {mtu}"),
         }
     }
 }

@@ -302,3 +302,15 @@ fn an_icmpv6_error_to_another_vrfs_address_comes_from_its_own() {
     // To the loopback's, only the VRF's device could speak, which has none.
     assert_eq!(*stage(&journey("::1")), Stage::NeighbourFailed);
 }
+
+#[test]
+fn a_socket_of_another_device_finds_no_loopback_there_for_ipv6() {
+    let lab = Build::line();
+    for (src, nowhere, itself) in [("10.0.1.1", "0.0.0.0", true), ("fd01::1", "::", false)] {
+        let entry = Entry::SendBound("router".into(), Sender::Raw, "eth0".into());
+        let packet = tcp((src, 1), (nowhere, 80), TcpFlags::SYN);
+        let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
+        let came = matches!(&journey.outcome, Outcome::Delivered { at, .. } if at.host == "router");
+        assert_eq!(came, itself, "{nowhere}: {:?}", journey.outcome);
+    }
+}

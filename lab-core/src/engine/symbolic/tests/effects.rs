@@ -313,3 +313,44 @@ fn a_chain_is_called_before_tracking_and_after() {
         ],
     );
 }
+
+/// What a rule writes to a template stays with the rule that made it.
+#[test]
+fn nothing_is_known_once_the_mark_of_a_template_is_written() {
+    for (zone, operation, wanted) in [
+        ("--zone 5", "--set-xmark 0x3/0xffffffff", "?"),
+        ("--zone 5", "--save-mark --nfmask 0xffffffff --ctmask 0xffffffff", "?"),
+        ("--zone 5", "--restore-mark --nfmask 0xffffffff --ctmask 0xffffffff", "server"),
+        ("--notrack", "--set-xmark 0x3/0xffffffff", "server"),
+    ] {
+        let mut lab = Build::line();
+        lab.rules(
+            "router",
+            &format!(
+                "*raw\n:PREROUTING ACCEPT\n-A PREROUTING -p udp -j CT {zone}\n\
+                 -A PREROUTING -j CONNMARK {operation}"
+            ),
+        );
+        become_of(&lab, "client", &[("udp", wanted), ("tcp", "server")]);
+    }
+}
+
+#[test]
+fn a_template_is_of_no_reply() {
+    for (condition, wanted) in [
+        ("--ctdir REPLY", "server"),
+        ("--ctdir ORIGINAL", "router PREROUTING 2"),
+        ("--ctstate NEW", "router PREROUTING 2"),
+        ("--ctstate NEW --ctproto 17", "router PREROUTING 2 | server"),
+    ] {
+        let mut lab = Build::line();
+        lab.rules(
+            "router",
+            &format!(
+                "*raw\n:PREROUTING ACCEPT\n-A PREROUTING -p udp -j CT --zone 5\n\
+                 -A PREROUTING -m conntrack {condition} -j DROP"
+            ),
+        );
+        become_of(&lab, "client", &[("udp", wanted), ("tcp", "server")]);
+    }
+}

@@ -3,17 +3,17 @@
 use super::told::{become_of, decides, packet, told};
 use crate::addr::Mac;
 use crate::engine::stepper::tests::build::Build;
-use crate::model::{Match, Not, Statement};
+use crate::model::{Comparison, Match, Not, Statement};
 
 /// Drops in FORWARD what meets a condition.
-fn forward(condition: &str) -> Build {
+pub fn forward(condition: &str) -> Build {
     let mut lab = Build::line();
     lab.rules("router", &format!("*filter\n:FORWARD ACCEPT\n-A FORWARD {condition} -j DROP"));
     lab
 }
 
 /// The same before routing, and before connection tracking.
-fn raw(condition: &str) -> Build {
+pub fn raw(condition: &str) -> Build {
     let mut lab = Build::line();
     lab.rules("router", &format!("*raw\n:PREROUTING ACCEPT\n-A PREROUTING {condition} -j DROP"));
     lab
@@ -174,6 +174,30 @@ fn numbers_of_the_header_are_compared_at_their_bounds() {
     );
     decides(
         &[
+            ("0x3 AnyBit", "udp ttl=1; udp ttl=254", "udp ttl=64; udp ttl=0"),
+            ("0x3 NoBit", "udp ttl=64; udp ttl=0", "udp ttl=1; udp ttl=254"),
+            ("63 LessOrEqual", "udp ttl=63; udp ttl=0", "udp ttl=64"),
+            ("63 GreaterOrEqual", "udp ttl=63; udp ttl=255", "udp ttl=62"),
+        ],
+        |row| {
+            let mut lab = raw("-m ttl --ttl-eq 63");
+            let rule = &mut lab.get("router").ruleset.tables[0].chains[0].rules[0];
+            let Statement::Match(Match::Ttl { comparison, value }) = &mut rule.statements[0] else {
+                unreachable!("{rule:?}")
+            };
+            let (number, how) = row.split_once(' ').unwrap();
+            *value = number.trim_start_matches("0x").parse().unwrap();
+            *comparison = match how {
+                "AnyBit" => Comparison::AnyBit,
+                "NoBit" => Comparison::NoBit,
+                "LessOrEqual" => Comparison::LessOrEqual,
+                _ => Comparison::GreaterOrEqual,
+            };
+            lab
+        },
+    );
+    decides(
+        &[
             ("-m hl --hl-eq 63", "udp6", "udp6 ttl=63"),
             ("-m hl ! --hl-eq 63", "udp6 ttl=63", "udp6"),
             ("-m hl --hl-lt 63", "udp6 ttl=63", "udp6"),
@@ -311,149 +335,6 @@ fn frames_are_known_by_who_sent_them_and_to_whom() {
 }
 
 #[test]
-fn types_of_addresses_are_what_routes_say() {
-    let with = |routes: &'static [&'static str]| {
-        move |condition: &str| {
-            let mut lab = raw(condition);
-            for route in routes {
-                lab.route("router", route);
-            }
-            lab
-        }
-    };
-    decides(
-        &[
-            (
-                "-m addrtype --dst-type LOCAL",
-                "udp d=10.0.1.1; udp d=10.0.2.1; udp d=127.0.0.9",
-                "udp; udp d=10.0.1.255",
-            ),
-            ("-m addrtype ! --dst-type LOCAL", "udp; udp d=10.0.1.255", "udp d=10.0.1.1"),
-            (
-                "-m addrtype --dst-type UNICAST",
-                "udp; udp d=203.0.113.1",
-                "udp d=10.0.1.1; udp d=10.0.1.255; udp d=224.0.0.1",
-            ),
-            (
-                "-m addrtype --dst-type BROADCAST",
-                "udp d=10.0.1.255; udp d=255.255.255.255; udp d=0.0.0.0",
-                "udp; udp d=0.0.0.1",
-            ),
-            (
-                "-m addrtype --dst-type MULTICAST",
-                "udp d=224.0.0.1; udp d=239.255.255.255",
-                "udp d=223.255.255.255; udp d=240.0.0.1",
-            ),
-            ("-m addrtype --dst-type LOCAL,BROADCAST", "udp d=10.0.1.1; udp d=10.0.1.255", "udp"),
-            ("-m addrtype --src-type LOCAL", "udp s=10.0.2.1", "udp; udp d=10.0.2.1"),
-            (
-                "-m addrtype --src-type UNICAST --dst-type LOCAL",
-                "udp d=10.0.1.1",
-                "udp; udp s=10.0.2.1 d=10.0.1.1",
-            ),
-            ("-m addrtype --dst-type LOCAL --limit-iface-in", "udp d=10.0.1.1", "udp d=10.0.2.1; udp"),
-            ("-m addrtype --dst-type ANYCAST", "udp d=10.8.0.1", "udp d=10.8.1.1"),
-        ],
-        with(&["anycast 10.8.0.0/24 dev eth0 table 255"]),
-    );
-    decides(
-        &[
-            ("-m addrtype --dst-type LOCAL", "udp6 d=fd01::1; udp6 d=fd02::1", "udp6; udp6 d=ff02::9"),
-            ("-m addrtype ! --dst-type LOCAL", "udp6", "udp6 d=fd01::1"),
-            ("-m addrtype --dst-type UNICAST", "udp6; udp6 d=fd01::1", "udp6 d=ff02::9; udp6 d=::"),
-            ("-m addrtype --dst-type MULTICAST", "udp6 d=ff02::9; udp6 d=ff08::9", "udp6; udp6 d=fe80::9"),
-            (
-                "-m addrtype --dst-type UNREACHABLE",
-                "udp6 d=2001:db8::1; udp6 d=fd07::1",
-                "udp6; udp6 d=fd01::1",
-            ),
-            ("-m addrtype --dst-type UNSPEC", "udp6 d=::", "udp6"),
-            ("-m addrtype --dst-type LOCAL --limit-iface-in", "udp6 d=fd01::1", "udp6 d=fd02::1"),
-            ("-m addrtype --src-type LOCAL", "udp6 s=fd02::1", "udp6"),
-        ],
-        |condition| {
-            let mut lab = Build::line();
-            let rule = format!("-A PREROUTING {condition} -j DROP");
-            lab.rules("router", &format!("# ip6tables\n*raw\n:PREROUTING ACCEPT\n{rule}"));
-            lab.route("router", "unreachable fd07::/64");
-            lab
-        },
-    );
-}
-
-#[test]
-fn the_way_back_is_looked_up_as_the_rule_says() {
-    let routed = |condition: &str| {
-        let mut lab = raw(condition);
-        lab.route("router", "10.0.5.0/24 via 10.0.1.2 dev eth0")
-            .route("router", "10.0.6.0/24 via 10.0.2.2 dev eth1");
-        lab.route("router", "blackhole 10.0.7.0/24");
-        lab
-    };
-    decides(
-        &[
-            (
-                "-m rpfilter",
-                "udp; udp s=10.0.5.1",
-                "udp s=10.0.6.1; udp s=10.0.7.1; udp s=10.0.8.1; udp s=10.0.2.1",
-            ),
-            ("-m rpfilter --invert", "udp s=10.0.6.1; udp s=10.0.7.1; udp s=10.0.8.1", "udp; udp s=10.0.5.1"),
-            ("-m rpfilter --loose", "udp; udp s=10.0.6.1", "udp s=10.0.7.1; udp s=10.0.8.1; udp s=10.0.2.1"),
-            ("-m rpfilter --accept-local", "udp; udp s=10.0.1.1", "udp s=10.0.6.1"),
-            ("-m rpfilter --accept-local --loose", "udp s=10.0.2.1", "udp s=10.0.7.1"),
-            (
-                "-m rpfilter",
-                "udp s=0.0.0.0 d=224.0.0.9; udp s=0.0.0.0 d=255.255.255.255",
-                "udp s=0.0.0.0 d=224.0.1.9; udp s=0.0.0.0",
-            ),
-        ],
-        routed,
-    );
-    // What comes from the host itself is not asked about.
-    become_of(&routed("-m rpfilter --invert"), "router", &[("udp s=10.0.1.1 d=10.0.2.1", "router")]);
-    decides(
-        &[
-            (
-                "-m rpfilter",
-                "udp6; udp6 s=fd05::1; udp6 s=::; udp6 s=fe80::7",
-                "udp6 s=fd06::1; udp6 s=fd08::1; udp6 s=fd02::1",
-            ),
-            ("-m rpfilter --invert", "udp6 s=fd06::1; udp6 s=fd08::1", "udp6; udp6 s=fd05::1"),
-            ("-m rpfilter --loose", "udp6; udp6 s=fd06::1", "udp6 s=fd08::1; udp6 s=fd02::1"),
-            ("-m rpfilter --accept-local", "udp6 s=fd01::1", "udp6 s=fd06::1"),
-        ],
-        |condition| {
-            let mut lab = Build::line();
-            let rule = format!("-A PREROUTING {condition} -j DROP");
-            lab.rules("router", &format!("# ip6tables\n*raw\n:PREROUTING ACCEPT\n{rule}"));
-            lab.route("router", "fd05::/64 via fd01::2 dev eth0")
-                .route("router", "fd06::/64 via fd02::2 dev eth1");
-            lab.route("router", "fe80::/64 dev eth0");
-            lab
-        },
-    );
-}
-
-#[test]
-fn the_way_back_is_looked_up_with_the_mark_where_the_rule_says_so() {
-    use crate::engine::stepper::tests::route::{default_rules, policy_rule};
-    use crate::model::{PolicyAction, PolicyRule};
-    for (valid, marked) in [("", "server"), (" --validmark", "router PREROUTING 1")] {
-        let mut lab = raw(&format!("-m rpfilter{valid} --invert"));
-        let away = policy_rule(100, PolicyAction::Unreachable);
-        lab.get("router").rules = default_rules();
-        // Only the way back to the client is meant.
-        let to = "10.0.1.2/32".parse().ok();
-        lab.get("router").rules.insert(1, PolicyRule { fwmark: Some((3, 3)), destination: to, ..away });
-        become_of(
-            &lab,
-            "router:eth0",
-            &[("udp", "server"), ("udp mark=3", marked), ("udp mark=2", "server")],
-        );
-    }
-}
-
-#[test]
 fn sets_are_asked_by_what_they_hold() {
     let set = |kind: &str, elements: &[&str], directions: &str| {
         let mut text = format!("create s {kind}\n");
@@ -510,6 +391,13 @@ fn sets_are_asked_by_what_they_hold() {
             assert_eq!(told == "router FORWARD 1", inside == met, "{not}{src}");
         }
     }
+    // One that is in itself ends nowhere.
+    let mut lab = forward("-m set --match-set s src");
+    let text = "create s list:set\nadd s s\n";
+    for set in crate::formats::ipset::parse("ipset.save", text).unwrap() {
+        lab.get("router").ipsets.insert(set.name.clone(), set);
+    }
+    become_of(&lab, "client", &[("udp", "router FORWARD 1 | server")]);
     let lab = forward("-m set --match-set nowhere src");
     become_of(&lab, "client", &[("udp", "router FORWARD 1 | server")]);
 }

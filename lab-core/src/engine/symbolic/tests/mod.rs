@@ -1,11 +1,13 @@
 //! Facts that sets of packets must know as the stepper does, one test each.
 
+mod asked;
 mod effects;
 mod matches;
 mod nat;
 mod nft;
 mod route;
 pub mod told;
+mod ways;
 
 use super::{Ending, Flow, Flowed, Sending, Symbolic};
 use crate::addr::Family;
@@ -87,6 +89,32 @@ fn nat_to_what_a_packet_has_is_no_nat() {
 }
 
 #[test]
+fn nothing_is_claimed_of_which_of_many_addresses_nat_picks() {
+    let mut lab = Build::line();
+    lab.rules("router", "*nat\n:POSTROUTING ACCEPT\n-A POSTROUTING -j SNAT --to-source 10.0.0.1-10.9.9.9");
+    let packet = tcp(("10.0.1.2", 1), ("10.0.2.2", 2), TcpFlags::SYN);
+    let wanted = "which of the many addresses 10.0.0.1-10.9.9.9 NAT picks";
+    let journey = lab.run(&mut Choices::default(), &[("client", packet.clone())]);
+    assert!(journey.unknown.iter().any(|why| why.contains(wanted)), "{:?}", journey.unknown);
+    let found = flows(&lab, "client", &packet);
+    assert!(found.iter().all(|f| f.flow.unknown.iter().any(|why| why.contains(wanted))));
+}
+
+#[test]
+fn nothing_is_claimed_of_which_destination_port_nat_picks() {
+    for (to, open) in [("10.0.2.2:80-90", true), ("10.0.2.2:80", false), ("10.0.2.2:2-3", false)] {
+        let mut lab = Build::line();
+        lab.rules(
+            "router",
+            &format!("*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp -j DNAT --to-destination {to}"),
+        );
+        let found = flows(&lab, "client", &tcp(("10.0.1.2", 1), ("10.0.2.9", 2), TcpFlags::SYN));
+        let told = |f: &Flowed| f.flow.unknown.iter().any(|why| why.contains("which destination port"));
+        assert_eq!((found.len(), found.iter().all(told)), (1, open), "{to}");
+    }
+}
+
+#[test]
 fn a_network_mapped_to_itself_is_no_nat() {
     let mut lab = Build::line();
     lab.rules("router", "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -j NETMAP --to 10.0.0.0/22");
@@ -115,6 +143,10 @@ fn the_identifier_of_a_query_is_not_known() {
     assert_eq!(found.len(), 2);
     assert!(found.iter().all(|f| f.flow.reasons.iter().any(|r| r.contains("identifier"))));
     assert_eq!(flow(&lab, "client", &udp(("10.0.1.2", 7), ("10.0.2.2", 7))).ending, found[0].ending);
+    // Whatever it is, it is a number.
+    let mut lab = Build::line();
+    lab.rules("router", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctorigsrcport 0:65535 -j DROP");
+    assert_eq!(number(&flow(&lab, "client", &ping("10.0.1.2", "10.0.2.2"))), Some(1));
 }
 
 #[test]
@@ -138,6 +170,57 @@ fn a_port_that_a_kernel_picked_is_kept_by_a_range_that_covers_it() {
     let found = flow(&lab, "client", &tcp(("10.9.0.2", 1), ("10.9.0.1", 22), TcpFlags::SYN));
     assert!(matches!(found.ending, Ending::Delivered(_)));
     assert_eq!(found.flow.now.ends.sport, Source::keep(Field::Sport));
+}
+
+/// A VXLAN's outer packets come from any port that its host may pick: 32768-60999.
+#[test]
+fn a_port_that_a_kernel_picked_is_in_an_order_that_all_of_them_are_in() {
+    use crate::model::{InterfaceKind, Vxlan};
+    let open = "router fwd 1 | router:vx0";
+    for (condition, wanted) in [
+        ("udp sport < 32768", "router:vx0"),
+        ("udp sport < 32769", open),
+        ("udp sport < 60999", open),
+        ("udp sport < 61000", "router fwd 1"),
+        ("udp sport <= 32767", "router:vx0"),
+        ("udp sport <= 32768", open),
+        ("udp sport <= 60999", "router fwd 1"),
+        ("udp sport > 60999", "router:vx0"),
+        ("udp sport > 60998", open),
+        ("udp sport > 32768", open),
+        ("udp sport > 32767", "router fwd 1"),
+        ("udp sport >= 61000", "router:vx0"),
+        ("udp sport >= 60999", open),
+        ("udp sport >= 32768", "router fwd 1"),
+        ("udp sport > 65535", "router:vx0"),
+        ("udp sport < 0", "router:vx0"),
+        ("udp sport >= 0", "router fwd 1"),
+        ("udp sport & 0x1 == 0x0", open),
+    ] {
+        let mut lab = Build::line();
+        for (host, remote, address) in
+            [("client", "10.0.1.1", "10.9.0.2/24"), ("router", "10.0.1.2", "10.9.0.1/24")]
+        {
+            let vxlan = Vxlan {
+                vni: 7,
+                local: None,
+                remote: remote.parse().ok(),
+                link: None,
+                port: 4789,
+                ttl: 0,
+                learning: true,
+            };
+            lab.device(host, "vx0", InterfaceKind::Vxlan(vxlan), &[address]);
+        }
+        lab.chain(
+            "router",
+            "lab",
+            "filter hook input priority 0; policy accept;",
+            &format!("udp dport 4789 {condition} drop"),
+        );
+        let packet = told::packet("tcp s=10.9.0.2 d=10.9.0.1");
+        assert_eq!(told::told(&lab, "client", &packet), wanted, "{condition}");
+    }
 }
 
 #[test]
@@ -180,6 +263,29 @@ fn a_map_whose_key_is_partly_by_chance_leaves_others_alone() {
     let found = flows(&lab, "client", &to(80));
     let ways = all(4, |choices| lab.run(choices, &[("client", to(80))]));
     assert_eq!((found.len(), ways.results.len()), (2, 2));
+}
+
+/// Sets tell a bit where it is one bit of the packet.
+#[test]
+fn what_two_fields_are_together_is_open() {
+    use crate::model::{Atom, Comparison, Expression, Match, NftMatch, NftSetRef, Statement};
+    let (mark, other) = (|| Box::new(Expression::Mark), || Box::new(Expression::CtMark));
+    for (left, ways) in [
+        (Expression::Xor(mark(), other()), 2),
+        (Expression::And(mark(), other()), 2),
+        (Expression::Or(mark(), other()), 2),
+        (Expression::Xor(mark(), mark()), 1),
+    ] {
+        let mut lab = Build::line();
+        lab.chain("router", "lab", "filter hook forward priority 0; policy accept;", "ct mark 0x5 drop");
+        let rule = &mut lab.get("router").ruleset.tables[0].chains[0].rules[0];
+        rule.statements[0] = Statement::Match(Match::Nft(Box::new(NftMatch {
+            left: left.clone(),
+            comparison: Comparison::Equal,
+            right: NftSetRef::Elements(vec![vec![Atom::Range(5, 5)]]),
+        })));
+        assert_eq!(flows(&lab, "client", &udp(("10.0.1.2", 1), ("10.0.2.2", 2))).len(), ways, "{left:?}");
+    }
 }
 
 #[test]
@@ -317,6 +423,14 @@ fn which_of_two_gateways_of_ipv6_is_taken_is_open_where_one_is_silent() {
     assert!(!ways(&lab, "client", "fd01::2"), "the client has a default route too");
     lab.get("client").routes.retain(|r| r.destination.prefix_len() != 0);
     assert!(ways(&lab, "client", "fd01::2"), "there is no other");
+    lab.route("client", "unreachable 2001::/16");
+    assert!(!ways(&lab, "client", "fd01::2"), "another refuses");
+    lab.get("client").routes.pop();
+    lab.route("client", "2001:db8::/32 via fd01::1 dev eth0");
+    lab.get("client").routes.last_mut().unwrap().next_hops[0].dead = true;
+    assert!(ways(&lab, "client", "fd01::2"), "the other is dead");
+    lab.route("client", "2001:db8::/64 via fd01::1 dev eth0");
+    assert!(!ways(&lab, "client", "fd01::2"), "one of two to the same prefix");
 }
 
 /// `ip_mkroute_input`: only a packet that turns back has its source looked up.

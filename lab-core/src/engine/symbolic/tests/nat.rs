@@ -381,3 +381,96 @@ fn what_chance_decides_is_told_where_there_are_several_ways() {
         assert!(found.iter().all(|f| f.flow.reasons.is_empty() == (ways == 1)), "{found:?}");
     }
 }
+
+/// `nf_nat_used_tuple`: a tuple is also taken as what another connection began with.
+#[test]
+fn a_packet_that_comes_round_does_not_take_the_tuple_that_it_first_had() {
+    for (to, wanted) in [
+        ("10.0.9.9", "client from 10.0.9.9:1-511 to 10.0.1.2:1 ttl 61"),
+        ("10.0.9.8", "client from 10.0.9.8:2 to 10.0.1.2:1 ttl 61"),
+    ] {
+        let mut lab = Build::line();
+        lab.route("router", "10.0.9.0/24 via 10.0.2.2 dev eth1");
+        lab.sysctl("server", "net.ipv4.ip_forward", 1).sysctl("server", "net.ipv4.conf.all.forwarding", 1);
+        lab.rules(
+            "server",
+            "*nat\n:PREROUTING ACCEPT\n:POSTROUTING ACCEPT\n\
+             -A PREROUTING -p udp -d 10.0.9.9 -j DNAT --to-destination 10.0.1.2:1\n\
+             -A POSTROUTING -p udp -j SNAT --to-source 10.0.2.2:2",
+        );
+        lab.rules(
+            "router",
+            &format!("*nat\n:POSTROUTING ACCEPT\n-A POSTROUTING -s 10.0.2.2 -j SNAT --to-source {to}"),
+        );
+        assert_eq!(told(&lab, "client", &packet("udp d=10.0.9.9")), wanted, "{to}");
+    }
+}
+
+/// The address that RFC 6724 takes for the destination, not for the gateway.
+#[test]
+fn what_is_masqueraded_over_a_gateway_of_ipv6_has_the_address_next_to_its_destination() {
+    let mut lab = Build::line();
+    lab.rules("router", "# ip6tables\n*nat\n:POSTROUTING ACCEPT\n-A POSTROUTING -j MASQUERADE");
+    lab.change("router", "eth1", |i| {
+        let mut other = i.addresses[1].clone();
+        other.address = "fd09::1".parse().unwrap();
+        i.addresses.push(other);
+    });
+    lab.device("server", "dummy0", crate::model::InterfaceKind::Dummy, &["fd09:1::9/128", "fd02:1::9/128"]);
+    lab.route("router", "fd09:1::/64 via fd02::2 dev eth1")
+        .route("router", "fd02:1::/64 via fd02::2 dev eth1");
+    become_of(
+        &lab,
+        "client",
+        &[
+            ("udp6 d=fd09:1::9", "server from fd09::1:1"),
+            ("udp6 d=fd02:1::9", "server from fd02::1:1"),
+            ("udp6", "server from fd02::1:1"),
+        ],
+    );
+}
+
+/// A VXLAN's outer packets come from any of 32768-60999.
+#[test]
+fn a_port_that_another_host_picked_is_picked_anew_where_the_range_does_not_hold_all() {
+    use crate::model::{InterfaceKind, Vxlan};
+    let open = "server INPUT 1 | server:vx0";
+    for (range, below, wanted) in [
+        ("1-65535", 32768, "server:vx0"),
+        ("1-65535", 61000, "server INPUT 1"),
+        ("1-60998", 32768, open),
+        ("32769-65535", 61000, open),
+        ("40000-50000", 40000, "server:vx0"),
+        ("40000-50000", 50001, "server INPUT 1"),
+    ] {
+        let mut lab = nat("POSTROUTING", &format!("-p udp -j SNAT --to-source 10.0.2.1:{range}"));
+        for (host, remote, address) in
+            [("client", "10.0.2.2", "10.9.0.2/24"), ("server", "10.0.2.1", "10.9.0.1/24")]
+        {
+            let vxlan = Vxlan {
+                vni: 7,
+                local: None,
+                remote: remote.parse().ok(),
+                link: None,
+                port: 4789,
+                ttl: 0,
+                learning: true,
+            };
+            lab.device(host, "vx0", InterfaceKind::Vxlan(vxlan), &[address]);
+        }
+        let below = below - 1;
+        lab.rules(
+            "server",
+            &format!("*filter\n:INPUT ACCEPT\n-A INPUT -p udp -m udp --sport 0:{below} --dport 4789 -j DROP"),
+        );
+        let mac = lab.get("server").interface("vx0").unwrap().mac;
+        lab.get("client").neighbours.push(crate::model::Neighbour {
+            address: "10.9.0.1".parse().unwrap(),
+            interface: "vx0".into(),
+            mac,
+            state: crate::model::NeighbourState::Permanent,
+            proxy: false,
+        });
+        assert_eq!(told(&lab, "client", &packet("tcp s=10.9.0.2 d=10.9.0.1")), wanted, "{range} {below}");
+    }
+}

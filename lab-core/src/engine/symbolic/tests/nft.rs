@@ -274,6 +274,42 @@ fn what_routes_say_of_an_address_is_compared() {
 }
 
 #[test]
+fn fib_asks_about_the_device_that_a_packet_leaves_by() {
+    decides(
+        &[
+            ("fib daddr . oif oif eth1", "udp; udp6", ""),
+            ("fib daddr . oif oif exists", "udp; udp6", ""),
+            ("fib saddr . oif oif missing", "udp; udp6", ""),
+            ("fib saddr oif missing", "", "udp; udp6"),
+            ("fib saddr . oif type local", "", "udp s=10.0.1.1; udp"),
+        ],
+        forward,
+    );
+}
+
+#[test]
+fn what_is_in_a_set_is_open_where_the_set_is_not_understood() {
+    let lab = |unmodelled: &str, dynamic: bool| {
+        let mut lab = Build::line();
+        lab.nft(
+            "router",
+            "table inet lab {
+                set ports { type inet_service; elements = { 80 } }
+                chain fwd { type filter hook forward priority 0; policy accept; tcp dport @ports drop; }
+            }",
+        );
+        let set = &mut lab.get("router").ruleset.tables[0].sets[0];
+        (set.unmodelled, set.dynamic) = (unmodelled.into(), dynamic);
+        lab
+    };
+    let open = "router fwd 1 | server";
+    become_of(&lab("", false), "client", &[("tcp dp=80", "router fwd 1"), ("tcp dp=81", "server")]);
+    for lab in [lab("typeof ip option", false), lab("", true)] {
+        become_of(&lab, "client", &[("tcp dp=80", open), ("tcp dp=81", open), ("udp dp=80", "server")]);
+    }
+}
+
+#[test]
 fn fib_asks_with_the_mark_where_it_is_told_to() {
     use crate::engine::stepper::tests::route::{default_rules, policy_rule};
     use crate::model::{PolicyAction, PolicyRule};
@@ -472,4 +508,84 @@ fn reject_meets_what_it_can_answer() {
             lab
         },
     );
+}
+
+#[test]
+fn what_fib_says_is_open_where_routes_are_not_understood() {
+    let both = "router fwd 1 | server";
+    for (condition, packets) in [
+        ("fib saddr type local", [("udp s=10.0.7.1", both), ("udp", "server")]),
+        ("fib saddr type != local", [("udp s=10.0.7.1", both), ("udp", "router fwd 1")]),
+        ("fib saddr oif eth0", [("udp s=10.0.5.1", both), ("udp", "router fwd 1")]),
+        ("fib saddr oifname \"eth1\"", [("udp s=10.0.5.1", both), ("udp", "server")]),
+        ("fib saddr . iif oif missing", [("udp s=10.0.5.1", both), ("udp", "server")]),
+    ] {
+        let mut lab = first(condition);
+        lab.route("router", "10.0.5.0/24 via 10.0.1.2 dev eth0");
+        lab.get("router").routes.last_mut().unwrap().unmodelled = "nexthop object 7".into();
+        lab.route("router", "local 10.0.7.0/24 dev eth0 table 255");
+        lab.get("router").routes.last_mut().unwrap().unmodelled = "nexthop object 7".into();
+        lab.sysctl("router", "net.ipv4.conf.all.accept_local", 1);
+        become_of(&lab, "router:eth0", &packets);
+    }
+}
+
+/// Two values of the packet at once: each bit is told where it is the same bit twice.
+#[test]
+fn a_value_is_known_of_itself_and_not_of_another() {
+    use crate::model::{Atom, Comparison, Expression, Match, NftMatch, NftSetRef, Statement};
+    let meets = |left: Expression, right: u128| {
+        let mut lab = first("meta mark 0x0");
+        let rule = &mut lab.get("router").ruleset.tables[0].chains[0].rules[0];
+        rule.statements[0] = Statement::Match(Match::Nft(Box::new(NftMatch {
+            left,
+            comparison: Comparison::Equal,
+            right: NftSetRef::Elements(vec![vec![Atom::Range(right, right)]]),
+        })));
+        lab
+    };
+    let (mark, own) = (|| Box::new(Expression::Mark), || Box::new(Expression::Mark));
+    let (both, one) = ("router fwd 1 | server", || Box::new(Expression::Constant(1)));
+    let chance = || Box::new(Expression::Numgen { modulus: 4, offset: 0, incremental: false });
+    for (left, right, packet, wanted) in [
+        (Expression::And(mark(), own()), 5, "udp mark=5", "router fwd 1"),
+        (Expression::And(mark(), own()), 5, "udp mark=4", "server"),
+        (Expression::Or(mark(), own()), 5, "udp mark=5", "router fwd 1"),
+        (Expression::Or(mark(), own()), 5, "udp mark=7", "server"),
+        (Expression::Xor(mark(), own()), 0, "udp mark=5", "router fwd 1"),
+        (Expression::Xor(mark(), own()), 5, "udp mark=5", "server"),
+        (Expression::And(chance(), one()), 1, "udp", both),
+        (Expression::Or(one(), chance()), 1, "udp", both),
+        (Expression::ShiftRight(chance(), 1), 1, "udp", both),
+    ] {
+        let told = told(&meets(left.clone(), right), "router:eth0", &self::packet(packet));
+        assert_eq!(told, wanted, "{left:?} {right} {packet}");
+    }
+}
+
+#[test]
+fn a_chain_at_the_priority_of_tracking_runs_after_it() {
+    for (priority, wanted) in [(-201, "server"), (-200, "router fwd 1"), (-199, "router fwd 1")] {
+        let mut lab = Build::line();
+        let base = format!("filter hook prerouting priority {priority}; policy accept;");
+        lab.chain("router", "lab", &base, "ct state new drop");
+        assert_eq!(told(&lab, "client", &packet("udp")), wanted, "{priority}");
+    }
+}
+
+#[test]
+fn a_zone_of_nft_counts_after_another_chain_said_not_to_track() {
+    let state = |chains: &[&str], asked: &str| {
+        let mut lab = Build::line();
+        for (index, rule) in chains.iter().chain([&format!("ct state {asked} drop").as_str()]).enumerate() {
+            let base = format!("filter hook prerouting priority {}; policy accept;", index as i32 - 400);
+            lab.chain("router", &format!("lab{index}"), &base, rule);
+        }
+        told(&lab, "client", &packet("udp")) == "router fwd 1"
+    };
+    assert!(state(&["notrack"], "untracked"));
+    assert!(!state(&["notrack", "ct zone set 5"], "untracked"));
+    assert!(state(&["notrack", "ct zone set 5"], "new"));
+    assert!(state(&["ct zone set 5", "notrack"], "new"));
+    assert!(!state(&["ct zone set 5", "notrack"], "untracked"));
 }

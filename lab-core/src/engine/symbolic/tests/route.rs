@@ -7,7 +7,7 @@ use crate::engine::stepper::tests::route::default_rules;
 use crate::model::{PolicyAction, PolicyRule, RouteTable};
 
 /// A router that has a rule to blackhole what it selects.
-fn ruled(change: impl FnOnce(&mut PolicyRule)) -> Build {
+pub fn ruled(change: impl FnOnce(&mut PolicyRule)) -> Build {
     let mut lab = Build::line();
     let mut rule = PolicyRule::new(Family::Ipv4, 100, PolicyAction::Blackhole);
     change(&mut rule);
@@ -73,6 +73,8 @@ fn a_policy_rule_does_what_it_says() {
         (PolicyAction::Lookup(RouteTable(7)), "router host-unreachable", "router host-unreachable"),
         (PolicyAction::Lookup(RouteTable(8)), "server", "server"),
         (PolicyAction::Goto(200), "server", "server"),
+        // One never goes back.
+        (PolicyAction::Goto(50), "server", "server"),
         (PolicyAction::Goto(32767), "router no-route", "router send:ENETUNREACH"),
         (PolicyAction::LookupVrf, "server", "server"),
     ] {
@@ -268,6 +270,56 @@ fn sources_that_may_not_come_in_by_a_device_do_not() {
     let mut lab = strict(1);
     lab.sysctl("router", "net.ipv4.conf.all.accept_local", 1);
     become_of(&lab, "router:eth0", &[("udp s=10.0.1.1", "server"), ("udp s=10.0.2.1", "router rp_filter")]);
+    // Not told, it matters where the test fails.
+    let mut lab = strict(0);
+    lab.get("router").sysctls.0.retain(|key, _| !key.ends_with("rp_filter"));
+    become_of(
+        &lab,
+        "router:eth0",
+        &[("udp s=10.0.6.1", "?"), ("udp", "server"), ("udp s=10.0.2.1", "router martian-source")],
+    );
+    // Who has rules of his own, or addresses by hand, has every way back looked up.
+    type Change = fn(&mut Build);
+    let rows: [(Change, &str); 5] = [
+        (
+            |lab| {
+                lab.route("router", "local 10.8.0.1/32 dev lo table 255");
+            },
+            "router martian-source",
+        ),
+        (
+            |lab| {
+                lab.route("router", "local fd08::1/128 dev lo table 255");
+            },
+            "server",
+        ),
+        (|lab| lab.get("router").rules = default_rules(), "server"),
+        (
+            |lab| {
+                lab.get("router").rules = default_rules();
+                lab.get("router").rules.insert(1, PolicyRule::new(Family::Ipv4, 100, PolicyAction::Nop));
+            },
+            "router martian-source",
+        ),
+        (
+            |lab| {
+                lab.get("router").rules = PolicyRule::initial(Family::Ipv6);
+                lab.get("router").rules.push(PolicyRule::new(Family::Ipv6, 100, PolicyAction::Nop));
+            },
+            "server",
+        ),
+    ];
+    for (change, wanted) in rows {
+        let mut lab = strict(0);
+        change(&mut lab);
+        become_of(&lab, "router:eth0", &[("udp s=10.0.1.255", wanted)]);
+    }
+    // A device without an address takes only what has a way back by it.
+    for (value, wanted) in [(0, "server"), (1, "router rp_filter"), (2, "router rp_filter")] {
+        let mut lab = strict(value);
+        lab.change("router", "eth0", |i| i.addresses.retain(|a| a.address.is_ipv6()));
+        become_of(&lab, "router:eth0", &[("udp s=10.0.6.1", wanted), ("udp", "server")]);
+    }
     let mut lab = strict(0);
     lab.sysctl("router", "net.ipv4.conf.eth0.rp_filter", 1);
     become_of(&lab, "router:eth0", &[("udp s=10.0.6.1", "router rp_filter")]);

@@ -89,7 +89,7 @@ fn by_stepper(journey: &Journey, sent: &Packet) -> String {
 
 /// A packet of a flow as it is now.
 fn now(flow: &Flow, header: &Header, sent: &Packet) -> Packet {
-    let value = |source: Source| header.get(source.field) & !source.mask | source.value & source.mask;
+    let value = |source: Source| source.of(header.get(source.field));
     let ends = flow.now.ends;
     let port = |source: Source| match flow.fresh {
         Some(range) if is_fresh(source) => PortValue::Fresh(range),
