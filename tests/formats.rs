@@ -4,20 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lab_core::addr::Family;
 use lab_core::formats::{
     address, bridge_vlan, fdb, ipset, iptables, lab_toml, link, neighbour, nft_json, route, rule, sysctl,
     wireguard,
 };
-use lab_workspace::{hosts, stage, STAGES};
+use lab_workspace::{hosts, networks, stage, STAGES};
 
 /// The hosts of the recorded networks.
 fn recorded() -> Vec<PathBuf> {
     let inside = |path: PathBuf| fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
-    let networks = inside(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded"));
-    networks.map(|n| n.join("hosts")).filter(|h| h.is_dir()).flat_map(inside).collect()
+    networks().iter().map(|n| n.join("hosts")).flat_map(inside).collect()
 }
 
 /// Every file of that name in the bundled lab and the recorded networks: where

@@ -5,27 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use lab_core::engine::symbolic::{Flowed, Sending, Symbolic};
 use lab_core::model::{How, Probe};
 use lab_core::query::predict::predict;
 use lab_core::space::{header, Field, Ref};
 use lab_core::{snapshot, Lab};
-use lab_workspace::{compare, flows_of, only, Entrance, Past};
-
-fn cases() -> Vec<PathBuf> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded")];
-    folders.extend(std::env::var_os("LAB_CASES").map(PathBuf::from));
-    let mut cases: Vec<PathBuf> = folders
-        .iter()
-        .flat_map(|f| std::fs::read_dir(f).unwrap())
-        .map(|e| e.unwrap().path())
-        .filter(|p| p.join("probes.json").is_file())
-        .collect();
-    cases.sort();
-    cases
-}
+use lab_workspace::{compare, flows_of, networks, only, Entrance, Past};
 
 /// Where a probe enters.
 fn entrance<'a>(lab: &'a Lab, probe: &Probe) -> Entrance<'a> {
@@ -40,7 +26,7 @@ fn entrance<'a>(lab: &'a Lab, probe: &Probe) -> Entrance<'a> {
 #[test]
 fn every_recorded_probe_is_in_the_set_that_the_stepper_says() {
     let (mut probes, mut wrong) = (0, Vec::new());
-    for case in cases() {
+    for case in networks() {
         let lab = Lab::open(&case).unwrap();
         let all = snapshot::read_probes(&case).unwrap();
         // Sets enter by no tagged frame and no bound socket.
@@ -87,7 +73,7 @@ fn every_recorded_probe_is_in_the_set_that_the_stepper_says() {
 #[test]
 fn every_later_probe_is_in_the_set_that_the_stepper_says() {
     let (mut probes, mut open, mut wrong) = (0, 0, Vec::new());
-    for case in cases() {
+    for case in networks() {
         let lab = Lab::open(&case).unwrap();
         let all = snapshot::read_probes(&case).unwrap();
         let mut engine = Symbolic::new(&lab);

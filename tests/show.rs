@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lab_workspace::{ask, stage, STAGES};
+use lab_workspace::{ask, networks, stage, STAGES};
 
 #[test]
 fn one_host_in_short() {
@@ -43,12 +43,9 @@ fn recorded() -> PathBuf {
 
 #[test]
 fn everything_in_the_recorded_networks_is_understood() {
-    for entry in std::fs::read_dir(recorded()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            let run = ask("show", &path, &[]);
-            assert!(!run.out.contains("not understood") && !run.out.contains("not told"), "{}", run.out);
-        }
+    for path in networks() {
+        let run = ask("show", &path, &[]);
+        assert!(!run.out.contains("not understood") && !run.out.contains("not told"), "{}", run.out);
     }
 }
 

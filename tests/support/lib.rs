@@ -211,6 +211,18 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The recorded networks, and those in the folders that `LAB_CASES` lists.
+pub fn networks() -> Vec<PathBuf> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded")];
+    let more = std::env::var_os("LAB_CASES").unwrap_or_default();
+    folders.extend(std::env::split_paths(&more).filter(|folder| !folder.as_os_str().is_empty()));
+    let inside = folders.iter().flat_map(|f| std::fs::read_dir(f).unwrap());
+    let mut networks: Vec<PathBuf> =
+        inside.map(|e| e.unwrap().path()).filter(|p| p.join("probes.json").is_file()).collect();
+    networks.sort();
+    networks
+}
+
 /// The folders of the hosts of a stage, in the order of their names.
 pub fn hosts(stage_name: &str) -> Vec<PathBuf> {
     let mut hosts: Vec<PathBuf> =
