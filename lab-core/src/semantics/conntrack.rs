@@ -348,7 +348,7 @@ impl Connections {
     fn reopens(&self, index: usize, direction: Direction, packet: &Packet) -> bool {
         let Transport::Tcp { flags, .. } = packet.transport else { return false };
         let connection = &self.0[index];
-        let syn = flags.has(TcpFlags::SYN) && flags.0 & (TcpFlags::ACK | TcpFlags::RST) == 0;
+        let syn = flags.has(TcpFlags::SYN) && flags.0 & (TcpFlags::ACK + TcpFlags::RST) == 0;
         syn && match connection.tcp {
             TcpState::TimeWait => true,
             TcpState::Close => connection.reset_by == Some(direction),
@@ -481,7 +481,7 @@ pub(crate) fn tcp_step(state: TcpState, flags: u8, direction: Direction) -> TcpS
             _ => to(Close),
         };
     }
-    if flags.has(TcpFlags::SYN | TcpFlags::ACK) {
+    if flags.has(TcpFlags::SYN + TcpFlags::ACK) {
         return match (original, state) {
             (true, SynRecv | SynSent2) => to(SynRecv),
             (true, _) => TcpStep::Invalid,

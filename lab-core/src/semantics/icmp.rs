@@ -92,7 +92,7 @@ pub fn reset(host: &Host, about: &Packet) -> Packet {
     let flags = if flags.has(TcpFlags::ACK) {
         TcpFlags(TcpFlags::RST)
     } else {
-        TcpFlags(TcpFlags::RST | TcpFlags::ACK)
+        TcpFlags(TcpFlags::RST + TcpFlags::ACK)
     };
     Packet {
         src: about.dst,

@@ -246,7 +246,8 @@ impl Acl {
     fn permitted(&self, headers: Headers, each: &mut dyn FnMut(Headers) -> bool) -> bool {
         let concerns = |r: &AclRule| r.headers.meet(&headers).is_some();
         // What comes after the last rule that permits is denied anyway.
-        let Some(last) = self.rules.iter().rposition(|r| r.permit && concerns(r)) else { return false };
+        let mut permits = self.rules.iter().enumerate().filter(|(_, r)| r.permit);
+        let Some((last, _)) = permits.rfind(|(_, r)| concerns(r)) else { return false };
         let (mut left, mut next) = (vec![headers], Vec::new());
         for rule in self.rules[..=last].iter().filter(|r| concerns(r)) {
             for piece in left.drain(..) {

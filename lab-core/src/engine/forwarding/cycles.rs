@@ -22,7 +22,8 @@ pub(super) struct Walker {
     stamp: u32,
     /// For each port, the last walk that left by it.
     left: Vec<u32>,
-    /// For each port, the last walk on whose current way it is.
+    /// For each port, the last walk on whose current way it is. A walk that ends
+    /// early leaves its number there, which no later one has.
     on_way: Vec<u32>,
     queue: Vec<u32>,
     edges: Vec<(u32, u32)>,
@@ -101,7 +102,6 @@ impl Walker {
                     }
                     let Some((_, next)) = self.choices.pop() else { break };
                     if self.on_way[next as usize] == stamp {
-                        self.unwind();
                         return true;
                     }
                     if self.left[next as usize] != stamp {
@@ -212,7 +212,6 @@ impl Walker {
         while let Some((port, first)) = self.frames.last().copied() {
             *steps += 1;
             if *steps > STEPS {
-                self.unwind();
                 return false;
             }
             if self.choices.len() == first {
@@ -224,7 +223,6 @@ impl Walker {
             let Some((link, next)) = self.choices.pop() else { break };
             if next == start {
                 if found.len() == MOST {
-                    self.unwind();
                     return false;
                 }
                 let mut cycle = way.clone();
@@ -241,12 +239,6 @@ impl Walker {
             }
         }
         true
-    }
-
-    fn unwind(&mut self) {
-        for (port, _) in self.frames.drain(..) {
-            self.on_way[port as usize] = 0;
-        }
     }
 }
 

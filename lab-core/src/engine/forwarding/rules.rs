@@ -68,6 +68,11 @@ impl Rules {
         self.odd[device as usize] > 0
     }
 
+    /// The lengths of the prefixes that have rules at a device, as bits.
+    pub fn lengths(&self, device: u32) -> u64 {
+        self.present[device as usize]
+    }
+
     /// The rule that decides for a prefix at a device.
     pub fn head(&self, extent: u32, device: u32) -> u32 {
         let at = extent as usize * self.devices + device as usize;
@@ -149,7 +154,7 @@ impl Rules {
     /// than `len`. Where the longest prefix always wins, it is the first found.
     pub fn best(&self, atoms: &Atoms, device: u32, address: u32, len: u8) -> u32 {
         let odd = self.odd(device);
-        let mut left = self.present[device as usize] & ((2u64 << len) - 1);
+        let mut left = self.lengths(device) & ((2u64 << len) - 1);
         let mut best = ABSENT;
         while left != 0 {
             let len = 63 - left.leading_zeros() as u8;

@@ -208,7 +208,7 @@ impl<'a> Walk<'a, '_> {
     fn condition(&mut self, at: Site<'a, '_>, skb: &Skb, rule: &Rule, condition: &Match) -> bool {
         let Site { host, table, .. } = at;
         let truth = holds(condition, &self.context(at, skb));
-        if truth == Tri::Yes && matches!(condition, Match::Limit { .. } | Match::Hashlimit { .. }) {
+        if matches!(condition, Match::Limit { .. } | Match::Hashlimit { .. }) {
             self.assume(format!("{} `{}`: within its rate, a lone packet", host.name, rule.text));
         }
         match truth {

@@ -51,15 +51,10 @@ impl<'a> Compiler<'a, '_> {
             first_ids.push(next);
             next += 1 + chain.rules.len() as u32;
             for target in chain.rules.iter().flat_map(targets) {
-                match target {
-                    Target::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) => {
-                        if let Some(count) = self.chains.index(name).and_then(|i| calls.get_mut(i)) {
-                            *count = (*count + 1).min(2);
-                        }
-                    }
-                    // It may call any.
-                    Target::VerdictMap { .. } => calls.fill(2),
-                    _ => {}
+                // Of what a map calls, nothing is known beforehand.
+                let Target::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) = target else { continue };
+                if let Some(count) = self.chains.index(name).and_then(|i| calls.get_mut(i)) {
+                    *count = (*count + 1).min(2);
                 }
             }
         }

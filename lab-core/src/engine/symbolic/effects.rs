@@ -197,7 +197,7 @@ impl Effects {
                 }
                 store.first_of(&any).map(Some)
             }
-            Some(Field::Ttl) if !self.ttl.is_empty() => {
+            Some(Field::Ttl) => {
                 let low = 32 - (position & 31) - len;
                 let mut any = Vec::new();
                 for before in 0..=u8::MAX {

@@ -161,7 +161,7 @@ fn tracking(store: &mut Store) -> Result<Ref, Error> {
 /// looks at them in this order (`get_conntrack_index`).
 fn alike_to(flags: u8) -> u8 {
     const ORDER: [u8; 5] =
-        [TcpFlags::RST, TcpFlags::SYN | TcpFlags::ACK, TcpFlags::SYN, TcpFlags::FIN, TcpFlags::ACK];
+        [TcpFlags::RST, TcpFlags::SYN + TcpFlags::ACK, TcpFlags::SYN, TcpFlags::FIN, TcpFlags::ACK];
     ORDER.into_iter().find(|wanted| flags & wanted == *wanted).unwrap_or(flags)
 }
 

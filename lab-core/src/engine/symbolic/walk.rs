@@ -43,20 +43,16 @@ impl<'a> Symbolic<'a> {
 
     /// Follows every flow to its end.
     fn follow_all(&mut self) -> Result<Vec<Flowed>, Error> {
-        while let Some(step) = self.steps.pop() {
+        while let Some(mut step) = self.steps.pop() {
+            let (Step::Arrive(.., flow) | Step::Receive(.., flow)) = &mut step;
+            flow.steps += 1;
+            let forever = flow.steps > STEPS;
             match step {
-                Step::Arrive(host, device, macs, mut flow) => {
-                    flow.steps += 1;
-                    self.arrive(host, device, macs, flow)?;
+                Step::Arrive(host, .., flow) | Step::Receive(host, .., flow) if forever => {
+                    self.dropped(flow, &host.name, Stage::Ttl);
                 }
-                Step::Receive(host, device, mut flow) => {
-                    flow.steps += 1;
-                    if flow.steps > STEPS {
-                        self.refused_at(flow, &host.name, Stage::Ttl);
-                        continue;
-                    }
-                    self.receive(host, device, flow)?;
-                }
+                Step::Arrive(host, device, macs, flow) => self.arrive(host, device, macs, flow)?,
+                Step::Receive(host, device, flow) => self.receive(host, device, flow)?,
             }
             if self.out.len() + self.steps.len() > self.limit {
                 self.steps.clear();
@@ -502,8 +498,12 @@ impl<'a> Symbolic<'a> {
 
 const UNSPECIFIED: std::net::IpAddr = std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED);
 
-/// Whether packets came by one place more than once the same way.
+/// Whether packets came by one place more than once the same way, until their
+/// TTL ran out or for ever.
 fn goes_round(flow: &Flow) -> bool {
+    if flow.steps > STEPS {
+        return true;
+    }
     let hops: Vec<Passed> = flow.passed().into_iter().filter(|p| matches!(p, Passed::Hop(..))).collect();
     if flow.now.ttl > 1 {
         return false;

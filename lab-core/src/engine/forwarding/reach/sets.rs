@@ -141,13 +141,10 @@ impl PairChanges {
             if self.changes.begins[at] == self.changes.begins[at + KINDS] {
                 return None;
             }
-            Some(PairChange {
-                from: self.edges[pair / edges],
-                to: self.edges[pair % edges],
-                gained: self.changes.get(at + GAINED),
-                lost: self.changes.get(at + LOST),
-                refiltered: self.changes.get(at + REFILTERED),
-            })
+            let [gained, lost, refiltered] =
+                [GAINED, LOST, REFILTERED].map(|kind| self.changes.get(at + kind));
+            let (from, to) = (self.edges[pair / edges], self.edges[pair % edges]);
+            Some(PairChange { from, to, gained, lost, refiltered })
         })
     }
 

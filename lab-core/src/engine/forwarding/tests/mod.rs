@@ -154,6 +154,15 @@ fn nonsense_is_refused() {
     assert_eq!(Reachability::new(&network, &[linked]).err(), Some(Error::Edge(linked)));
     let mut reach = Reachability::new(&network, &[port(&topology, 0, "host")]).unwrap();
     assert_eq!(reach.follow(&Network::new(ring(4))).err(), Some(Error::Topology));
+    // As many devices and ports, and no links.
+    let mut apart = TopologyBuilder::default();
+    for device in ["d0", "d1", "d2"] {
+        let device = apart.device(device);
+        for port in ["next", "back", "host"] {
+            apart.port(device, port);
+        }
+    }
+    assert_eq!(reach.follow(&Network::new(apart.build())).err(), Some(Error::Topology));
 
     let mut builder = TopologyBuilder::default();
     let (a, b) = (builder.device("a"), builder.device("b"));

@@ -77,3 +77,22 @@ fn a_short_prefix_of_high_priority_hides_longer_ones() {
     assert_eq!(to(&network, "10.1.2.1"), "host");
     assert_eq!(to(&network, "10.2.2.1"), "none");
 }
+
+#[test]
+fn a_length_is_looked_for_while_a_prefix_of_it_has_rules() {
+    let mut rules = rules::Rules::new(2);
+    let own = [(0, 8, 8), (0, 8, 9), (1, 8, 8), (2, 0, 0), (3, 32, 32)];
+    for (extent, len, priority) in own {
+        rules.add(extent, 1, len, priority, 7).unwrap();
+    }
+    let lengths = |rules: &rules::Rules, device| -> Vec<u32> {
+        (0..64).filter(|len| rules.lengths(device) >> len & 1 == 1).collect()
+    };
+    assert_eq!(lengths(&rules, 1), [0, 8, 32]);
+    // Each with those that are left without it.
+    let left = [&[0, 8, 32][..], &[0, 8, 32], &[0, 32], &[32], &[]];
+    for ((extent, len, priority), left) in own.into_iter().zip(left) {
+        assert!(rules.take(extent, 1, len, priority, 7).is_some());
+        assert_eq!((lengths(&rules, 1), lengths(&rules, 0)), (left.to_vec(), vec![]), "{extent} {priority}");
+    }
+}

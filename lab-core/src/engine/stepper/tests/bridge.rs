@@ -318,6 +318,15 @@ fn what_a_bridge_sends_to_a_group_of_ipv6_instead_goes_to_every_port() {
     assert_eq!(journey.unknown, ["hv: a frame to every port of br0"]);
 }
 
+/// The route of a broadcast of IPv4 is by the loopback device.
+#[test]
+fn what_a_bridge_sends_to_everybody_of_ipv4_instead_goes_up() {
+    let mut lab = switched(1);
+    lab.rules("hv", "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DNAT --to-destination 10.0.0.255");
+    let journey = lab.send(&[("a", udp(("10.0.0.2", 1), ("10.0.0.3", 53)))]);
+    assert_eq!(seen(&journey).to_string(), "udp 10.0.0.2:1 -> 10.0.0.255:53");
+}
+
 /// `is_skb_forwardable`: a port takes its own MTU and a tag, 4 bytes.
 #[test]
 fn a_frame_that_is_too_long_for_the_other_port_is_lost() {

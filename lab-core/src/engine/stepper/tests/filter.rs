@@ -2,6 +2,7 @@ use super::build::{ping, tcp, udp, Build};
 use super::{rule, seen};
 use crate::engine::explore::{all, Choices};
 use crate::engine::journey::Event;
+use crate::engine::stepper::{walk, Entry, Sender, World};
 use crate::model::{ConntrackState, Decision, Outcome, Packet, Payload, PortValue, TcpFlags, Transport};
 
 const FORWARD: &str = "filter hook forward priority 0; policy accept;";
@@ -360,5 +361,46 @@ fn nothing_is_asked_of_a_rule_that_does_nothing() {
         let packet = udp(("10.0.1.2", 1), ("10.0.2.2", 2));
         let explored = all(4, |choices| lab.run(choices, &[("client", packet.clone())]));
         assert_eq!(!explored.reasons.is_empty(), reasons, "{rule}");
+    }
+}
+
+#[test]
+fn what_a_rate_decides_is_decided_for_a_lone_packet() {
+    for (condition, assumed) in [
+        ("-m limit --limit 1/sec", true),
+        ("-m hashlimit --hashlimit-upto 1/sec --hashlimit-name x", true),
+        ("-m hashlimit --hashlimit-above 1/sec --hashlimit-name x", true),
+        ("-m comment --comment x", false),
+        ("-p udp", false),
+    ] {
+        let mut lab = Build::line();
+        lab.rules("router", &format!("*filter\n:FORWARD ACCEPT\n-A FORWARD {condition} -j DROP"));
+        let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.0.2.2", 2)))]);
+        let told = journey.assumptions.iter().any(|what| what.ends_with("within its rate, a lone packet"));
+        assert_eq!(told, assumed, "{condition}");
+    }
+}
+
+/// Chains may fan out, where each of some chains jumps many times to the next.
+#[test]
+fn so_many_jumps_are_followed_and_no_more() {
+    // 10 + 10 * 99 + 10 * 99 * 100, and those more.
+    for (more, known) in [(0, true), (1, false)] {
+        let mut lab = Build::line();
+        let times = |n: usize, rule: &str| vec![rule; n].join("\n");
+        lab.rules(
+            "router",
+            &format!(
+                "*filter\n:FORWARD ACCEPT\n:first -\n:second -\n:last -\n{}\n{}\n{}\n{}",
+                times(10, "-A FORWARD -j first"),
+                times(more, "-A FORWARD -j last"),
+                times(99, "-A first -j second"),
+                times(100, "-A second -j last"),
+            ),
+        );
+        let entry = Entry::Send("client".into(), Sender::Socket);
+        let packet = udp(("10.0.1.2", 1), ("10.0.2.2", 2));
+        let journey = walk(&lab.lab, &mut World::default(), &mut Choices::default(), &entry, &packet);
+        assert_eq!(journey.unknown.is_empty(), known, "{more}: {:?}", journey.unknown);
     }
 }

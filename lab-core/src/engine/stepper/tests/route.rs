@@ -4,7 +4,8 @@ use crate::addr::Family;
 use crate::engine::explore::{all, Choices};
 use crate::engine::stepper::{walk, Entry, Sender, World};
 use crate::model::{
-    AnswerKind, InterfaceKind, Outcome, PolicyAction, PolicyRule, RouteTable, Stage, TcpFlags, Vxlan,
+    AnswerKind, Decision, InterfaceKind, Outcome, PolicyAction, PolicyRule, RouteTable, Stage, TcpFlags,
+    Vxlan,
 };
 
 pub(crate) fn policy_rule(priority: u32, action: PolicyAction) -> PolicyRule {
@@ -226,8 +227,11 @@ fn tcp_looks_the_route_up_again_with_its_source_and_udp_may() {
         let way = |choices: &mut _| lab.run(choices, &[("client", packet.clone())]).outcome.name();
         all(8, way).results
     };
-    assert!(!outcomes(tcp(("0.0.0.0", 1), ("10.0.2.2", 80), TcpFlags::SYN)).contains(&"delivered"));
-    assert!(outcomes(udp(("0.0.0.0", 1), ("10.0.2.2", 53))).contains(&"delivered"));
+    let connected = outcomes(tcp(("0.0.0.0", 1), ("10.0.2.2", 80), TcpFlags::SYN));
+    assert!(!connected.contains(&"delivered"));
+    // A program that connects is told of first.
+    let either = [&connected[..], &["delivered"]].concat();
+    assert_eq!(outcomes(udp(("0.0.0.0", 1), ("10.0.2.2", 53))), either);
     assert_eq!(outcomes(ping("0.0.0.0", "10.0.2.2")), ["delivered"]);
 }
 
@@ -346,4 +350,30 @@ fn a_policy_rule_for_main_shows_that_rules_were_added() {
     assert!(!known(&lab), "main holds a longer route");
     lab.get("router").rules.push(policy_rule(40_000, PolicyAction::Lookup(RouteTable::MAIN)));
     assert!(known(&lab));
+}
+
+/// `ip_route_me_harder` asks with the source only if it is local or unicast.
+#[test]
+fn policy_rules_see_no_source_that_may_not_send_when_output_routes_again() {
+    // The router does not take it either, but gets it.
+    for (source, by) in [("10.0.1.2", "client"), ("255.255.255.255", "router")] {
+        let mut lab = Build::line();
+        lab.rules(
+            "client",
+            "*nat\n:OUTPUT ACCEPT\n-A OUTPUT -d 10.0.2.9/32 -j DNAT --to-destination 10.0.2.2",
+        );
+        let host = lab.get("client");
+        host.rules = default_rules();
+        let by_source = PolicyRule {
+            source: format!("{source}/32").parse().ok(),
+            destination: "10.0.2.2/32".parse().ok(),
+            ..policy_rule(100, PolicyAction::Blackhole)
+        };
+        host.rules.insert(1, by_source);
+        let journey = lab.send(&[("client", udp((source, 1), ("10.0.2.9", 53)))]);
+        match journey.outcome.decision() {
+            Some(Decision::Stage { host, .. }) => assert_eq!(host, by, "{source}"),
+            other => panic!("{source}: {other:?}"),
+        }
+    }
 }

@@ -347,6 +347,32 @@ fn ip6tnl_tells_whoever_it_still_sends_for_whatever_mark_they_had() {
     }
 }
 
+/// `ip4ip6_err` asks for the way back as of a packet of protocol 4.
+#[test]
+fn ip6tnl_tells_nobody_to_whom_what_it_wraps_has_no_way_back() {
+    use crate::model::{PolicyAction, PolicyRule};
+    for (protocol, tells) in [(4, false), (6, true)] {
+        let mut lab = Build::line();
+        let own = Tunnel {
+            local: "fd02::1".parse().ok(),
+            remote: "fd02::2".parse().ok(),
+            ..Tunnel::new(TunnelKind::Ip6tnl)
+        };
+        lab.device("router", "tun0", InterfaceKind::Tunnel(own), &["10.9.0.1/24"]);
+        lab.change("router", "tun0", |i| i.mtu = 1452);
+        let away = PolicyRule {
+            protocol: Some(protocol),
+            destination: "10.0.1.2/32".parse().ok(),
+            ..super::route::policy_rule(100, PolicyAction::Blackhole)
+        };
+        lab.get("router").rules = super::route::default_rules();
+        lab.get("router").rules.insert(1, away);
+        let journey = lab.send(&[("client", udp(("10.0.1.2", 1), ("10.9.0.2", 53)))]);
+        let told = matches!(journey.outcome, Outcome::Rejected { .. });
+        assert_eq!(told, tells, "{protocol}: {:?}", journey.outcome);
+    }
+}
+
 /// What it sends for itself it asks for with the source that it has.
 #[test]
 fn ip6tnl_tells_its_own_host_if_the_source_still_leads_into_the_tunnel() {

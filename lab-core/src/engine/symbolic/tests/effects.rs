@@ -1,6 +1,7 @@
 //! What rules of iptables change on the way to their verdict, and what later
 //! rules make of it.
 
+use super::flows;
 use super::told::{become_of, packet, talk, told};
 use crate::engine::stepper::tests::build::Build;
 
@@ -352,5 +353,17 @@ fn a_template_is_of_no_reply() {
             ),
         );
         become_of(&lab, "client", &[("udp", wanted), ("tcp", "server")]);
+    }
+}
+
+#[test]
+fn what_is_written_to_a_connection_is_nothing_to_packets_without_one() {
+    let mut lab = Build::line();
+    let base = "filter hook forward priority 0; policy accept;";
+    lab.chain("router", "lab", base, "ct mark set numgen random mod 4");
+    for (text, open) in [("udp", true), ("tcp", true), ("tcp fl=18", false), ("icmp k=0", false)] {
+        let found = flows(&lab, "client", &packet(text));
+        assert!(!found.is_empty(), "{text}");
+        assert!(found.iter().all(|f| f.flow.unknown.is_empty() != open), "{text}: {found:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Facts that sets of packets must know as the stepper does, one test each.
 
 mod asked;
+mod chains;
 mod effects;
 mod matches;
 mod nat;
@@ -285,6 +286,29 @@ fn what_two_fields_are_together_is_open() {
             right: NftSetRef::Elements(vec![vec![Atom::Range(5, 5)]]),
         })));
         assert_eq!(flows(&lab, "client", &udp(("10.0.1.2", 1), ("10.0.2.2", 2))).len(), ways, "{left:?}");
+    }
+}
+
+#[test]
+fn values_side_by_side_are_no_element_that_has_fewer_or_more() {
+    use crate::model::{Atom, Comparison, Expression, Match, NftMatch, NftSetRef, Statement};
+    let port = |port| Atom::Range(port, port);
+    for (element, wanted) in [
+        (vec![port(2), port(1)], "router fwd 1"),
+        (vec![port(2)], "server"),
+        (vec![port(2), port(1), port(1)], "server"),
+        (vec![], "server"),
+    ] {
+        let mut lab = Build::line();
+        lab.chain("router", "lab", "filter hook forward priority 0; policy accept;", "ct mark 0x5 drop");
+        let rule = &mut lab.get("router").ruleset.tables[0].chains[0].rules[0];
+        let ports = vec![Expression::DestinationPort(Some(17)), Expression::SourcePort(Some(17))];
+        rule.statements[0] = Statement::Match(Match::Nft(Box::new(NftMatch {
+            left: Expression::Concat(ports),
+            comparison: Comparison::Equal,
+            right: NftSetRef::Elements(vec![element.clone()]),
+        })));
+        assert_eq!(told::told(&lab, "client", &told::packet("udp")), wanted, "{element:?}");
     }
 }
 

@@ -307,6 +307,10 @@ fn a_range_of_identifiers_may_change_that_of_a_query() {
         // What is no query has its port.
         flow(&lab, "client", &udp(("10.0.1.2", 500), ("10.0.2.2", 500)));
     }
+    // A range that is shifted keeps none.
+    let mut lab = nat("PREROUTING", "-p icmp -j DNAT --to-destination 10.0.2.2:80-90/5000");
+    lab.rules("router", "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctstate DNAT -j DROP");
+    become_of(&lab, "client", &[("icmp", "router FORWARD 1"), ("udp", "server")]);
 }
 
 #[test]
@@ -473,4 +477,16 @@ fn a_port_that_another_host_picked_is_picked_anew_where_the_range_does_not_hold_
         });
         assert_eq!(told(&lab, "client", &packet("tcp s=10.9.0.2 d=10.9.0.1")), wanted, "{range} {below}");
     }
+}
+
+#[test]
+fn nothing_is_claimed_of_an_address_that_a_map_gives_by_chance() {
+    let mut lab = Build::line();
+    lab.nft(
+        "router",
+        "table inet lab { chain pre { type nat hook prerouting priority -100;
+            dnat ip to numgen random mod 2 map { 0 : 10.0.2.2, 1 : 10.0.2.3 }
+        } }",
+    );
+    become_of(&lab, "client", &[("udp d=10.9.9.9", "?"), ("udp6", "server")]);
 }

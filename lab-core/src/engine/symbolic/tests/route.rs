@@ -1,5 +1,7 @@
 //! Where packets go by routes, policy rules and what OUTPUT changes.
 
+use super::super::{Flow, Passed};
+use super::flows;
 use super::told::{become_of, packet, talk, told};
 use crate::addr::{Family, PortRange};
 use crate::engine::stepper::tests::build::Build;
@@ -491,4 +493,19 @@ fn what_a_longer_route_inside_a_local_prefix_does_depends_on_the_past() {
     lab.get("router").rules = default_rules();
     lab.get("router").rules.insert(1, PolicyRule::new(Family::Ipv4, 100, PolicyAction::Nop));
     become_of(&lab, "client", &[("udp d=10.8.1.1", "router")]);
+}
+
+/// Whoever sets the TTL anew on every round would send for ever.
+#[test]
+fn what_never_runs_out_of_its_ttl_loops_for_so_many_steps() {
+    let mut lab = Build::line();
+    lab.route("router", "10.7.0.0/16 via 10.0.2.2 dev eth1").sysctl("server", "net.ipv4.ip_forward", 1);
+    lab.sysctl("server", "net.ipv4.conf.all.forwarding", 1);
+    lab.rules("router", "*mangle\n:PREROUTING ACCEPT\n-A PREROUTING -j TTL --ttl-set 64");
+    let text = packet("udp d=10.7.7.7");
+    assert_eq!(told(&lab, "client", &text), "router ttl looped");
+    // Each hop is a frame that arrives and a packet that is received.
+    let found = flows(&lab, "client", &text);
+    let hops = |flow: &Flow| flow.passed().into_iter().filter(|p| matches!(p, Passed::Hop(..))).count();
+    assert_eq!(found.iter().map(|f| hops(&f.flow)).collect::<Vec<_>>(), [6001]);
 }

@@ -2,6 +2,7 @@
 
 use super::route::ruled;
 use super::told::{become_of, packet, talk, told};
+use crate::addr::Family;
 use crate::engine::stepper::tests::build::Build;
 use crate::model::PolicyRule;
 
@@ -219,5 +220,30 @@ fn what_a_host_sends_into_a_vxlan_arrives_though_its_outer_packet_is_too_long() 
     for length in [1450, 1451, 1500] {
         let packet = packet(&format!("tcp s=10.9.0.2 d=10.9.0.1 len={length}"));
         assert_eq!(told(&lab, "client", &packet), "router:vx0", "{length}");
+    }
+}
+
+/// What is wrapped has the addresses of its wrapping, and no ports either.
+#[test]
+fn between_the_same_ends_each_protocol_has_a_connection_of_its_own() {
+    use crate::model::{InterfaceKind, PolicyAction, RouteTable, Tunnel, TunnelKind};
+    for (condition, wanted) in [
+        ("-p 4 -m conntrack --ctstate NEW", "client OUTPUT 1"),
+        ("-p 50 -m conntrack --ctstate NEW", "client OUTPUT 1"),
+        ("-p 4 -m conntrack --ctstate ESTABLISHED", "server tunnel-unknown"),
+    ] {
+        let mut lab = Build::line();
+        let tunnel = Tunnel {
+            local: "10.0.1.2".parse().ok(),
+            remote: "10.0.2.2".parse().ok(),
+            ..Tunnel::new(TunnelKind::Ipip)
+        };
+        lab.device("client", "tun0", InterfaceKind::Tunnel(tunnel), &[]);
+        lab.route("client", "default dev tun0 table 7");
+        let inside = PolicyRule::new(Family::Ipv4, 100, PolicyAction::Lookup(RouteTable(7)));
+        lab.get("client").rules = PolicyRule::initial(Family::Ipv4);
+        lab.get("client").rules.insert(1, PolicyRule { fwmark: Some((1, 1)), ..inside });
+        lab.rules("client", &format!("*filter\n:OUTPUT ACCEPT\n-A OUTPUT {condition} -j DROP"));
+        assert_eq!(told(&lab, "client", &packet("50 mark=1")), wanted, "{condition}");
     }
 }
