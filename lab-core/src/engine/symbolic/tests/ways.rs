@@ -228,9 +228,9 @@ fn what_a_host_sends_into_a_vxlan_arrives_though_its_outer_packet_is_too_long() 
 fn between_the_same_ends_each_protocol_has_a_connection_of_its_own() {
     use crate::model::{InterfaceKind, PolicyAction, RouteTable, Tunnel, TunnelKind};
     for (condition, wanted) in [
-        ("-p 4 -m conntrack --ctstate NEW", "client OUTPUT 1"),
-        ("-p 50 -m conntrack --ctstate NEW", "client OUTPUT 1"),
-        ("-p 4 -m conntrack --ctstate ESTABLISHED", "server tunnel-unknown"),
+        ("-p 4 -m conntrack --ctproto 4", "client OUTPUT 1"),
+        ("-p 50 -m conntrack --ctproto 50", "client OUTPUT 1"),
+        ("-p 4 -m conntrack --ctproto 50", "server tunnel-unknown"),
     ] {
         let mut lab = Build::line();
         let tunnel = Tunnel {
