@@ -47,6 +47,33 @@ pub fn ambiguous(host: &Host, hook: Hook, family: Family) -> bool {
     of(Backend::Nft).iter().any(|p| legacy.contains(p))
 }
 
+/// What a chain at a hook shares its priority with: connection tracking or NAT. Of
+/// the two the one registered later runs first (`nf_hook_entries_grow`), and a
+/// snapshot does not tell when the first rule asked for connections, or for NAT.
+pub fn tied(host: &Host, hook: Hook, family: Family) -> Option<&'static str> {
+    let bases = || bases(host, family).filter(|base| base.hook == hook && base.kind != ChainKind::Nat);
+    let at = |priority: i32| bases().any(|base| base.priority == priority);
+    let nat = match hook {
+        Hook::Prerouting | Hook::Output => NAT_DESTINATION,
+        Hook::Input | Hook::Postrouting => NAT_SOURCE,
+        Hook::Forward | Hook::Ingress => return None,
+    };
+    if nat == NAT_DESTINATION && at(CONNTRACK) && tracks(host, family) {
+        return Some("connection tracking or a chain of its priority");
+    }
+    (at(nat) && translates(host, family)).then_some("NAT or a chain of its priority")
+}
+
+/// Whether a chain asks for NAT of a family, which is then hooked in everywhere.
+fn translates(host: &Host, family: Family) -> bool {
+    bases(host, family).any(|base| base.kind == ChainKind::Nat)
+}
+
+fn bases(host: &Host, family: Family) -> impl Iterator<Item = BaseChain> + '_ {
+    let tables = host.ruleset.tables.iter().filter(move |t| t.family.sees(family));
+    tables.flat_map(|t| &t.chains).filter_map(|c| c.base)
+}
+
 /// Whether a host tracks the connections of a family: rules say so by asking
 /// about them, or by rewriting (`nf_ct_netns_get`; nft's by naming the family
 /// that it rewrites, `nft_nat_init`). A chain for NAT alone does not, and is
@@ -199,13 +226,7 @@ pub fn order<'a>(
             }
         }
     }
-    // The NAT core is hooked in everywhere as soon as one chain asks for it.
-    let any_nat = host
-        .ruleset
-        .tables
-        .iter()
-        .filter(|t| t.family.sees(family))
-        .any(|t| t.chains.iter().any(|c| c.base.is_some_and(|b| b.kind == ChainKind::Nat)));
+    let any_nat = translates(host, family);
     items.reverse();
     nat.reverse();
     nat.sort_by_key(|(priority, rank, _)| (*priority, *rank));

@@ -6,7 +6,7 @@ use super::Walk;
 use crate::engine::journey::Event;
 use crate::model::{Hook, Host, Packet, RejectWith, RuleRef};
 use crate::semantics::conntrack::{may_clash, Found, Info, CLASH};
-use crate::semantics::hooks::{ambiguous, order, tracks, Item};
+use crate::semantics::hooks::{ambiguous, order, tied, tracks, Item};
 use crate::semantics::nat::{self, End};
 
 /// The interfaces a hook knows.
@@ -58,10 +58,10 @@ impl<'a> Walk<'a, '_> {
             crate::addr::Family::Ipv6 => crate::model::Part::Firewall6,
         };
         if host.unknown.contains(&unknown) {
-            let what = format!("{}: the {unknown} is not in the snapshot", host.name);
-            if !self.unknown.contains(&what) {
-                self.unknown.push(what);
-            }
+            self.untold(format!("{}: the {unknown} is not in the snapshot", host.name));
+        }
+        if let Some(either) = tied(host, hook, family) {
+            self.untold(format!("{}: which runs first, {either}", host.name));
         }
         let legacy_first = self.legacy_first(host, hook, family);
         for item in order(host, hook, family, ends.output, legacy_first) {
@@ -104,6 +104,12 @@ impl<'a> Walk<'a, '_> {
             }
         }
         HookEnd::Accept
+    }
+
+    fn untold(&mut self, what: String) {
+        if !self.unknown.contains(&what) {
+            self.unknown.push(what);
+        }
     }
 
     /// Which back end's chains run first where priorities are equal.

@@ -8,7 +8,7 @@ use super::track::confirmed;
 use crate::addr::Family;
 use crate::model::{Chain, ChainKind, Decision, Hook, Host, Part, RejectWith, RuleRef, Stage, Table};
 use crate::semantics::conntrack::Info;
-use crate::semantics::hooks::{ambiguous, order, Item};
+use crate::semantics::hooks::{ambiguous, order, tied, Item};
 use crate::space::{Error, Source};
 
 /// A flow at a hook, with the way it is to leave by, where that is known.
@@ -47,6 +47,10 @@ impl<'a> Symbolic<'a> {
             flow.claimless(&[format!("{}: the {part} is not in the snapshot", host.name)])
         } else {
             flow
+        };
+        let flow = match tied(host, hook, family) {
+            Some(either) => flow.claimless(&[format!("{}: which runs first, {either}", host.name)]),
+            None => flow,
         };
         let orders: Vec<bool> = if ambiguous(host, hook, family) { vec![true, false] } else { vec![true] };
         let why = format!("{}: whether iptables-legacy or nft was registered first", host.name);

@@ -1,9 +1,9 @@
 //! Which hosts track connections, and which chains run in what order.
 
 use crate::addr::Family;
-use crate::engine::stepper::tests::build::Build;
+use crate::engine::stepper::tests::build::{udp, Build};
 use crate::model::{Backend, ChainKind, Hook};
-use crate::semantics::hooks::{ambiguous, tracks, twice_differs};
+use crate::semantics::hooks::{ambiguous, tied, tracks, twice_differs};
 
 fn tracked(set_up: impl FnOnce(&mut Build) -> &mut Build) -> (bool, bool) {
     let mut lab = Build::default();
@@ -113,4 +113,46 @@ fn chains_of_both_back_ends_at_one_hook_and_priority_run_in_an_order_that_nothin
         assert_eq!(told, open, "{backend:?} {kind:?} {hook:?} {priority}");
         assert!(!ambiguous(&lab.lab.hosts["h"], Hook::Output, Family::Ipv4));
     }
+}
+
+/// Of equal priorities whoever was registered last runs first.
+#[test]
+fn a_chain_at_the_priority_of_tracking_or_of_nat_may_run_before_it() {
+    use Hook::{Forward, Input, Output, Postrouting, Prerouting};
+    let asks = "ct state new accept";
+    let cases = [
+        ("filter hook prerouting priority -200", asks, false, Prerouting, true),
+        ("filter hook output priority -200", asks, false, Output, true),
+        ("filter hook prerouting priority -200", "tcp dport 22 accept", false, Prerouting, false),
+        ("filter hook prerouting priority -199", asks, false, Prerouting, false),
+        ("filter hook input priority -200", asks, false, Input, false),
+        ("filter hook prerouting priority -200", asks, false, Output, false),
+        ("filter hook prerouting priority -100", "", true, Prerouting, true),
+        ("filter hook prerouting priority -100", "", false, Prerouting, false),
+        ("route hook output priority -100", "", true, Output, true),
+        ("filter hook postrouting priority 100", "", true, Postrouting, true),
+        ("filter hook input priority 100", "", true, Input, true),
+        ("filter hook input priority -100", "", true, Input, false),
+        ("filter hook forward priority 100", "", true, Forward, false),
+    ];
+    for (base, rules, nat, hook, open) in cases {
+        let mut lab = Build::default();
+        lab.host("h", true);
+        lab.chain("h", "t", &format!("{base}; policy accept;"), rules);
+        if nat {
+            lab.chain("h", "n", "nat hook prerouting priority -100; policy accept;", "");
+            lab.chain("h", "m", "nat hook postrouting priority 100; policy accept;", "");
+        }
+        let told = tied(&lab.lab.hosts["h"], hook, Family::Ipv4);
+        assert_eq!(told.is_some(), open, "{base} {rules} {nat} {hook:?}");
+    }
+}
+
+#[test]
+fn nothing_is_claimed_where_a_chain_may_run_before_or_after_nat() {
+    let mut lab = Build::line();
+    lab.chain("router", "n", "nat hook prerouting priority -100; policy accept;", "");
+    lab.chain("router", "t", "filter hook prerouting priority -100; policy accept;", "udp dport 9 drop");
+    let journey = lab.send(&[("client", udp(("0.0.0.0", 1), ("10.0.2.2", 53)))]);
+    assert_eq!(journey.unknown, ["router: which runs first, NAT or a chain of its priority"]);
 }

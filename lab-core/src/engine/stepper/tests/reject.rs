@@ -67,6 +67,13 @@ fn nothing_is_sent_about_what_was_sent_to_everybody() {
     let journey = lab.send(&[("router:eth0", udp(("10.0.1.2", 1), ("10.0.1.255", 53)))]);
     assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
     answer(&lab.send(&[("router:eth0", udp(("10.0.1.2", 1), ("10.0.1.1", 53)))]));
+    // Nor a reset to a group (nf_send_reset).
+    lab.get("router").ruleset.tables.clear();
+    lab.rules("router", "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -j REJECT --reject-with tcp-reset");
+    for (dst, silent) in [("224.0.0.1", true), ("10.0.1.1", false)] {
+        let journey = lab.send(&[("router:eth0", tcp(("10.0.1.2", 1), (dst, 22), TcpFlags::SYN))]);
+        assert_eq!(matches!(journey.outcome, Outcome::Dropped { .. }), silent, "{dst}");
+    }
 }
 
 /// `ip_route_me_harder` asks with the source that a reset has.

@@ -221,3 +221,11 @@ fn a_rule_that_accepts_local_sources_asks_ipv6_not_whose_address_it_is() {
     assert!(!passes("", "10.0.2.1", "10.0.1.1"));
     assert!(passes("", "10.0.1.1", "10.0.1.1"));
 }
+
+#[test]
+fn to_a_local_prefix_of_ipv6_a_host_sends_from_an_address_of_its_own() {
+    let mut lab = Build::line();
+    lab.route("client", "local 2001:db8:5::/64 dev lo table 255");
+    let journey = lab.send(&[("client", udp(("::", 1), ("2001:db8:5::1", 53)))]);
+    assert_eq!(seen(&journey).src.to_string(), "fd01::2");
+}

@@ -60,6 +60,19 @@ fn a_wireguard_peer_may_only_send_from_its_addresses() {
 }
 
 #[test]
+fn what_was_encrypted_for_another_key_is_not_taken() {
+    let mut lab = wireguard("10.9.0.0/24", "10.9.0.0/24");
+    lab.change("server", "wg0", |i| {
+        if let InterfaceKind::Wireguard(settings) = &mut i.kind {
+            settings.public_key = "other".into();
+        }
+    });
+    let journey = lab.send(&[("client", ping("0.0.0.0", "10.9.0.2"))]);
+    assert!(matches!(journey.outcome, Outcome::Dropped { .. }));
+    assert_eq!(*stage(&journey), Stage::TunnelUnknown);
+}
+
+#[test]
 fn nothing_is_claimed_of_a_wireguard_peer_that_was_never_heard_of() {
     let mut lab = wireguard("10.9.0.0/24", "10.9.0.0/24");
     lab.change("client", "wg0", |i| {
