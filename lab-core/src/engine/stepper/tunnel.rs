@@ -85,9 +85,9 @@ impl<'a> Walk<'a, '_> {
     ) -> Step<'a> {
         let inner = skb.packet.family();
         let foreign = tunnel.inside.is_some_and(|only| only != inner) && !tunnel.kind.is_ethernet();
+        let never = foreign || shunned(tunnel) == Some(skb.packet.src);
         let mute = !sends(host, tunnel);
-        let foreign = foreign || shunned(tunnel) == Some(skb.packet.src);
-        if foreign || (mute && tunnel.kind.is_gre()) {
+        if never || (mute && tunnel.kind.is_gre()) {
             return self.dropped(&host.name, Stage::Silent);
         }
         let Some(remote) = tunnel.remote else {

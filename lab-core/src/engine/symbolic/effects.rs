@@ -182,7 +182,7 @@ impl Effects {
                 let marking = Marking { keep: self.tos.0.into(), from: 0, flip: self.tos.1.into() };
                 self.mixed(store, marking, Field::Tos, Field::Tos, (position, len, pattern)).map(Some)
             }
-            Some(Field::Tracking) => {
+            Some(Field::Tracking) if self.fresh != Tracking::Kept || self.untracked != Tracking::Kept => {
                 let low = 32 - (position & 31) - len;
                 let mut any = Vec::new();
                 for before in [tracking::FRESH, tracking::UNTRACKED, tracking::TEMPLATE, tracking::SEEN] {
@@ -197,7 +197,7 @@ impl Effects {
                 }
                 store.first_of(&any).map(Some)
             }
-            Some(Field::Ttl) => {
+            Some(Field::Ttl) if !self.ttl.is_empty() => {
                 let low = 32 - (position & 31) - len;
                 let mut any = Vec::new();
                 for before in 0..=u8::MAX {

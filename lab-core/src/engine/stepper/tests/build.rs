@@ -12,7 +12,7 @@ use crate::engine::symbolic::tests::told::agree;
 use crate::formats::{iptables, nft_text};
 use crate::model::{
     Address, Bridge, BridgePort, Endpoint, Host, Interface, InterfaceKind, Lab, Link, NextHop, Packet,
-    Payload, Place, PortValue, Route, RouteKind, RouteTable, Scope, TcpFlags, Transport, VlanTag,
+    Payload, Place, PortValue, Route, RouteKind, RouteTable, Scope, TcpFlags, Transport, VlanTag, Vxlan,
 };
 
 /// A lab under construction.
@@ -230,6 +230,23 @@ impl Build {
     /// A table of rules in one base chain, `fwd`, at a hook: `forward` for a filter.
     pub fn chain(&mut self, host: &str, table: &str, base: &str, rules: &str) -> &mut Self {
         self.nft(host, &format!("table inet {table} {{\nchain fwd {{\ntype {base}\n{rules}\n}}\n}}"))
+    }
+
+    /// A VXLAN `vx0` between hosts: each with the other's outer address and its own.
+    pub fn vxlan(&mut self, ends: [(&str, &str, &str); 2]) -> &mut Self {
+        for (host, remote, address) in ends {
+            let vxlan = Vxlan {
+                vni: 7,
+                local: None,
+                remote: remote.parse().ok(),
+                link: None,
+                port: 4789,
+                ttl: 0,
+                learning: true,
+            };
+            self.device(host, "vx0", InterfaceKind::Vxlan(vxlan), &[address]);
+        }
+        self
     }
 
     pub fn sysctl(&mut self, host: &str, key: &str, value: u8) -> &mut Self {

@@ -320,19 +320,25 @@ fn ip6tnl_alone_tells_the_sender_inside_what_it_is_told_itself() {
     }
 }
 
+/// A line whose router wraps for a far end that takes nothing.
+fn wrapping() -> Build {
+    let mut lab = Build::line();
+    let own = Tunnel {
+        local: "fd02::1".parse().ok(),
+        remote: "fd02::2".parse().ok(),
+        ..Tunnel::new(TunnelKind::Ip6tnl)
+    };
+    lab.device("router", "tun0", InterfaceKind::Tunnel(own), &["10.9.0.1/24"]);
+    lab.change("router", "tun0", |i| i.mtu = 1452);
+    lab
+}
+
 /// `ip4ip6_err` asks for a route anew, of a packet without its mark.
 #[test]
 fn ip6tnl_tells_whoever_it_still_sends_for_whatever_mark_they_had() {
     use crate::model::{PolicyAction, PolicyRule};
     for (rule, tells) in [("", true), ("-A FORWARD -j MARK --set-xmark 0x1/0xffffffff", true)] {
-        let mut lab = Build::line();
-        let own = Tunnel {
-            local: "fd02::1".parse().ok(),
-            remote: "fd02::2".parse().ok(),
-            ..Tunnel::new(TunnelKind::Ip6tnl)
-        };
-        lab.device("router", "tun0", InterfaceKind::Tunnel(own), &["10.9.0.1/24"]);
-        lab.change("router", "tun0", |i| i.mtu = 1452);
+        let mut lab = wrapping();
         lab.rules("router", &format!("*mangle\n:FORWARD ACCEPT [0:0]\n{rule}"));
         let away = super::route::policy_rule(100, PolicyAction::Blackhole);
         lab.get("router").rules = super::route::default_rules();
@@ -352,14 +358,7 @@ fn ip6tnl_tells_whoever_it_still_sends_for_whatever_mark_they_had() {
 fn ip6tnl_tells_nobody_to_whom_what_it_wraps_has_no_way_back() {
     use crate::model::{PolicyAction, PolicyRule};
     for (protocol, tells) in [(4, false), (6, true)] {
-        let mut lab = Build::line();
-        let own = Tunnel {
-            local: "fd02::1".parse().ok(),
-            remote: "fd02::2".parse().ok(),
-            ..Tunnel::new(TunnelKind::Ip6tnl)
-        };
-        lab.device("router", "tun0", InterfaceKind::Tunnel(own), &["10.9.0.1/24"]);
-        lab.change("router", "tun0", |i| i.mtu = 1452);
+        let mut lab = wrapping();
         let away = PolicyRule {
             protocol: Some(protocol),
             destination: "10.0.1.2/32".parse().ok(),

@@ -176,7 +176,6 @@ fn a_port_that_a_kernel_picked_is_kept_by_a_range_that_covers_it() {
 /// A VXLAN's outer packets come from any port that its host may pick: 32768-60999.
 #[test]
 fn a_port_that_a_kernel_picked_is_in_an_order_that_all_of_them_are_in() {
-    use crate::model::{InterfaceKind, Vxlan};
     let open = "router fwd 1 | router:vx0";
     for (condition, wanted) in [
         ("udp sport < 32768", "router:vx0"),
@@ -199,20 +198,7 @@ fn a_port_that_a_kernel_picked_is_in_an_order_that_all_of_them_are_in() {
         ("udp sport & 0x1 == 0x0", open),
     ] {
         let mut lab = Build::line();
-        for (host, remote, address) in
-            [("client", "10.0.1.1", "10.9.0.2/24"), ("router", "10.0.1.2", "10.9.0.1/24")]
-        {
-            let vxlan = Vxlan {
-                vni: 7,
-                local: None,
-                remote: remote.parse().ok(),
-                link: None,
-                port: 4789,
-                ttl: 0,
-                learning: true,
-            };
-            lab.device(host, "vx0", InterfaceKind::Vxlan(vxlan), &[address]);
-        }
+        lab.vxlan([("client", "10.0.1.1", "10.9.0.2/24"), ("router", "10.0.1.2", "10.9.0.1/24")]);
         lab.chain(
             "router",
             "lab",

@@ -437,7 +437,6 @@ fn what_is_masqueraded_over_a_gateway_of_ipv6_has_the_address_next_to_its_destin
 /// A VXLAN's outer packets come from any of 32768-60999.
 #[test]
 fn a_port_that_another_host_picked_is_picked_anew_where_the_range_does_not_hold_all() {
-    use crate::model::{InterfaceKind, Vxlan};
     let open = "server INPUT 1 | server:vx0";
     for (range, below, wanted) in [
         ("1-65535", 32768, "server:vx0"),
@@ -448,20 +447,7 @@ fn a_port_that_another_host_picked_is_picked_anew_where_the_range_does_not_hold_
         ("40000-50000", 50001, "server INPUT 1"),
     ] {
         let mut lab = nat("POSTROUTING", &format!("-p udp -j SNAT --to-source 10.0.2.1:{range}"));
-        for (host, remote, address) in
-            [("client", "10.0.2.2", "10.9.0.2/24"), ("server", "10.0.2.1", "10.9.0.1/24")]
-        {
-            let vxlan = Vxlan {
-                vni: 7,
-                local: None,
-                remote: remote.parse().ok(),
-                link: None,
-                port: 4789,
-                ttl: 0,
-                learning: true,
-            };
-            lab.device(host, "vx0", InterfaceKind::Vxlan(vxlan), &[address]);
-        }
+        lab.vxlan([("client", "10.0.2.2", "10.9.0.2/24"), ("server", "10.0.2.1", "10.9.0.1/24")]);
         let below = below - 1;
         lab.rules(
             "server",

@@ -201,22 +201,8 @@ fn a_frame_may_be_longer_than_the_far_end_takes_by_a_tag() {
 /// `vxlan_xmit` lets its outer packets be cut.
 #[test]
 fn what_a_host_sends_into_a_vxlan_arrives_though_its_outer_packet_is_too_long() {
-    use crate::model::{InterfaceKind, Vxlan};
     let mut lab = Build::line();
-    for (host, remote, address) in
-        [("client", "10.0.1.1", "10.9.0.2/24"), ("router", "10.0.1.2", "10.9.0.1/24")]
-    {
-        let vxlan = Vxlan {
-            vni: 7,
-            local: None,
-            remote: remote.parse().ok(),
-            link: None,
-            port: 4789,
-            ttl: 0,
-            learning: true,
-        };
-        lab.device(host, "vx0", InterfaceKind::Vxlan(vxlan), &[address]);
-    }
+    lab.vxlan([("client", "10.0.1.1", "10.9.0.2/24"), ("router", "10.0.1.2", "10.9.0.1/24")]);
     for length in [1450, 1451, 1500] {
         let packet = packet(&format!("tcp s=10.9.0.2 d=10.9.0.1 len={length}"));
         assert_eq!(told(&lab, "client", &packet), "router:vx0", "{length}");
