@@ -17,7 +17,7 @@ use proptest::sample::Index;
 
 use crate::runner;
 
-fn host() -> impl Strategy<Value = Host> {
+pub fn host() -> impl Strategy<Value = Host> {
     (settings(true), ipsets()).prop_map(|(settings, ipsets)| {
         let mut host = Host { name: "client".into(), ipsets, ..Host::default() };
         nic(&mut host, 0, "lo", InterfaceKind::Loopback, &["127.0.0.1/8"]);

@@ -10,6 +10,7 @@
 mod agreement;
 mod algebra;
 mod chains;
+mod differences;
 mod kinds;
 
 use lab_core::formats::iptables;

@@ -99,6 +99,26 @@ impl Cube {
         })
     }
 
+    /// Whether some header is in both.
+    pub fn meets(&self, other: &Cube) -> bool {
+        // Both are in the order of places.
+        let (mut mine, mut theirs) = (self.words().iter(), other.words().iter());
+        let (mut a, mut b) = (mine.next(), theirs.next());
+        while let (Some(x), Some(y)) = (a, b) {
+            match x.place.cmp(&y.place) {
+                std::cmp::Ordering::Less => a = mine.next(),
+                std::cmp::Ordering::Greater => b = theirs.next(),
+                std::cmp::Ordering::Equal => {
+                    if (x.value ^ y.value) & x.mask & y.mask != 0 {
+                        return false;
+                    }
+                    (a, b) = (mine.next(), theirs.next());
+                }
+            }
+        }
+        true
+    }
+
     /// What is left to ask of headers of another cube; none: they never meet
     /// it.
     #[must_use]

@@ -53,6 +53,11 @@ impl Operation for Without {
     }
 }
 
+/// The leaf for two that differ.
+pub type Pair<'p> = &'p mut dyn FnMut(u32, u32) -> Ref;
+
+type Memo = std::collections::HashMap<(Cursor, Cursor), Ref, rustc_hash::FxBuildHasher>;
+
 /// How two diagrams are split.
 pub(super) struct Step {
     pub position: u32,
@@ -173,6 +178,46 @@ impl Store {
     /// As [`Store::or_else`].
     pub fn without(&mut self, a: Ref, b: Ref) -> Result<Ref, Error> {
         self.apply::<Without>(a, b)
+    }
+
+    /// Where two diagrams differ: `pair` gives the leaf for two that do, and
+    /// is not asked about leaves that are the same.
+    ///
+    /// Cost: those parts of the two that are not shared.
+    ///
+    /// # Errors
+    /// As [`Store::or_else`].
+    pub fn differ(&mut self, a: Ref, b: Ref, pair: Pair) -> Result<Ref, Error> {
+        let mut memo = Memo::default();
+        self.differ_at(a.into(), b.into(), pair, &mut memo, 0)
+    }
+
+    fn differ_at(
+        &mut self,
+        a: Cursor,
+        b: Cursor,
+        pair: Pair,
+        memo: &mut Memo,
+        depth: u32,
+    ) -> Result<Ref, Error> {
+        if a == b {
+            return Ok(Ref::NONE);
+        }
+        if let (Some(x), Some(y)) = (a.at.value(), b.at.value()) {
+            return Ok(if x == y { Ref::NONE } else { pair(x, y) });
+        }
+        if depth > DEPTH {
+            return Err(Error::Depth);
+        }
+        if let Some(found) = memo.get(&(a, b)) {
+            return Ok(*found);
+        }
+        let step = self.step(a, b);
+        let then = self.differ_at(step.then.0, step.then.1, pair, memo, depth + 1)?;
+        let els = self.differ_at(step.els.0, step.els.1, pair, memo, depth + 1)?;
+        let result = self.run(step.position, step.len, step.pattern, then, els)?;
+        memo.insert((a, b), result);
+        Ok(result)
     }
 
     /// All but the set.

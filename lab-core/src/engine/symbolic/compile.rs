@@ -36,6 +36,11 @@ pub(super) struct Known<'c> {
 const CALLS: usize = 200;
 
 impl<'a> Compiler<'a, '_> {
+    /// Makes ready for single rules.
+    pub(super) fn prepare_for_rules(&mut self) {
+        self.chains.contexts.resize(1, Cube::default());
+    }
+
     pub(super) fn prepare(&mut self) {
         if self.chains.first_ids.len() == self.table.chains.len() {
             return;
@@ -64,8 +69,11 @@ impl<'a> Compiler<'a, '_> {
             self.chains.runs[usize::from(is_raw(base))] = true;
         }
         self.chains.next_id = next;
-        let rules = next as usize - table.chains.len();
-        self.sets.store.reserve(rules.saturating_mul(8));
+        // Of chains for a part of all packets little is compiled.
+        if self.chains.known.is_none() {
+            let rules = next as usize - table.chains.len();
+            self.sets.store.reserve(rules.saturating_mul(8));
+        }
     }
 
     /// A base chain as a diagram: every leaf decides. Compiled once.
@@ -240,6 +248,13 @@ impl<'a> Compiler<'a, '_> {
         if harmless(rule) {
             return Ok(Ref::NONE);
         }
+        let caller = self.sets.enter_rule(&rule.text);
+        let part = self.rule_alone(rule, id, (raw, context));
+        self.sets.leave_rule(caller);
+        part
+    }
+
+    fn rule_alone(&mut self, rule: &Rule, id: RuleId, (raw, context): (bool, u32)) -> Result<Ref, Error> {
         let at = Site { host: self.host, table: self.table, raw };
         let known = self.sets.oracles.len();
         let first = rule.statements.iter().position(|s| matches!(s, Statement::Target(_))).unwrap_or(0);

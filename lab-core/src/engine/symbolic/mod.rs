@@ -10,8 +10,10 @@
 //! ([`super::stepper`]) is the specification; routes, NAT and matches are
 //! written here on their own.
 
+mod alike;
 mod bridge;
 mod chain;
+mod compare;
 mod compile;
 mod device;
 mod edit;
@@ -32,6 +34,7 @@ mod way;
 pub(crate) mod tests;
 
 pub use chain::{ChainLeaves, End, Leaf, NatAction, RuleId, TableChains};
+pub use compare::{Comparison, Differing, Version};
 pub use compile::Compiler;
 pub use effects::{Effects, Marking};
 pub use engine::{Flowed, Symbolic};

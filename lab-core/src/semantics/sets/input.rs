@@ -45,6 +45,12 @@ pub(super) struct Cache {
     known: HashMap<(String, String, bool), Ref>,
 }
 
+impl Cache {
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+    }
+}
+
 /// The greater of `conf.all` and the interface's own setting.
 fn greatest(at: Entry, key: &str) -> Option<i64> {
     let settings = &at.host.sysctls;

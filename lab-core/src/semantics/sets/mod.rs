@@ -16,7 +16,7 @@ mod plain;
 mod routes;
 mod value;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use crate::addr::{Family, Masked};
@@ -71,9 +71,43 @@ pub struct Sets {
     pub oracles: Vec<Doubt>,
     routes: routes::Cache,
     input: input::Cache,
+    shared: Option<Shared>,
+}
+
+/// What rules of several tables cannot know, and know alike: the n-th unknown
+/// of a rule that reads the same is one and the same.
+#[derive(Debug, Default)]
+struct Shared {
+    known: HashMap<(Text, u32, u32), u32>,
+    /// How often each rule was met in the table that is being compiled.
+    met: HashMap<Text, u32>,
+    rule: Option<SharedRule>,
+}
+
+/// The rule that is being compiled.
+#[derive(Clone, Debug)]
+pub struct SharedRule {
+    text: Text,
+    /// Which of the rules that read so, once it is known to matter.
+    nth: Option<u32>,
+    unknowns: u32,
 }
 
 type Set = Result<Ref, Error>;
+
+impl Shared {
+    /// The number of an unknown: its own, or the next that is free.
+    fn number(&mut self, next: u32) -> u32 {
+        let Some(rule) = &mut self.rule else { return next };
+        let nth = *rule.nth.get_or_insert_with(|| {
+            let met = self.met.entry(rule.text.clone()).or_insert(0);
+            *met += 1;
+            *met
+        });
+        rule.unknowns += 1;
+        *self.known.entry((rule.text.clone(), nth, rule.unknowns)).or_insert(next)
+    }
+}
 
 impl Sets {
     /// Something that cannot be known: a bit of its own.
@@ -81,9 +115,40 @@ impl Sets {
     /// # Errors
     /// If the store's budget is used up.
     pub fn unknown(&mut self, why: impl Into<String>) -> Set {
-        let number = self.oracles.len() as u32;
-        self.oracles.push(Doubt { why: why.into(), rule: None });
+        let next = self.oracles.len() as u32;
+        let number = self.shared.as_mut().map_or(next, |shared| shared.number(next));
+        if number == next {
+            self.oracles.push(Doubt { why: why.into(), rule: None });
+        }
         self.store.bit(oracle(number))
+    }
+
+    /// From now on rules that read alike do not know the same, whichever
+    /// table of those compiled in turn they are in.
+    pub fn share_unknowns(&mut self) {
+        let shared = self.shared.get_or_insert_with(Shared::default);
+        shared.met.clear();
+    }
+
+    /// A rule is being compiled; gives back the one that calls it.
+    pub fn enter_rule(&mut self, text: &Text) -> Option<SharedRule> {
+        let shared = self.shared.as_mut()?;
+        // A rule that was not read is like no other.
+        let rule = (!text.is_empty()).then(|| SharedRule { text: text.clone(), nth: None, unknowns: 0 });
+        std::mem::replace(&mut shared.rule, rule)
+    }
+
+    /// A rule is compiled; back to the one that called it.
+    pub fn leave_rule(&mut self, caller: Option<SharedRule>) {
+        if let Some(shared) = &mut self.shared {
+            shared.rule = caller;
+        }
+    }
+
+    /// Forgets what is known of hosts, before another of the same name.
+    pub fn forget_hosts(&mut self) {
+        self.forget_routes();
+        self.input.forget();
     }
 
     /// Where a match holds.

@@ -1,0 +1,333 @@
+//! Two versions of a table: which packets a base chain treats otherwise, and
+//! by which rules.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::alike::{alone, cube_of, note, regions, same, Exact, REGIONS};
+use super::chain::{ChainLeaves, End, Leaf, RuleId, TableChains};
+use super::compile::{targets, Compiler};
+use super::effects::Effects;
+use crate::model::{Chain, Host, Table, Target, Verdict};
+use crate::semantics::sets::Sets;
+use crate::space::{is_oracle, Cube, Error, Names, Ref, Store};
+
+/// A version of a table, on its host.
+#[derive(Clone, Copy, Debug)]
+pub struct Version<'a> {
+    /// The host, for what rules ask of it: its addresses, routes, sets.
+    pub host: &'a Host,
+    /// The table.
+    pub table: &'a Table,
+}
+
+/// Packets that both versions of a base chain treat, but not alike.
+#[derive(Clone, Debug)]
+pub struct Differing {
+    /// What the old version does.
+    pub old: Leaf,
+    /// What the new version does.
+    pub new: Leaf,
+    /// Packets that may be treated so by the one and so by the other, however
+    /// that turns out what is not known.
+    pub may: Ref,
+    /// Those that are.
+    pub must: Ref,
+}
+
+/// Two versions of a table, ready to be compared.
+///
+/// Cost: only rules that packets of changed rules may meet are compiled, if
+/// there are few changed ones: one test for each rule of the chains on their
+/// way. Else both versions are compiled and put side by side.
+pub struct Comparison<'a> {
+    old: Option<Version<'a>>,
+    new: Option<Version<'a>>,
+    sets: Sets,
+    leaves: ChainLeaves,
+    /// Why conditions are not known, of the last comparison.
+    doubts: Vec<String>,
+    /// Where rules of either version stand.
+    chains: [TableChains; 2],
+}
+
+/// Packets by what either version does with them.
+type Pairs = BTreeMap<(u32, u32), (Ref, Ref)>;
+
+impl<'a> Comparison<'a> {
+    /// Two versions; none: there is no such table, and packets pass.
+    pub fn new(old: Option<Version<'a>>, new: Option<Version<'a>>) -> Self {
+        Comparison {
+            old,
+            new,
+            sets: Sets::default(),
+            leaves: ChainLeaves::default(),
+            doubts: Vec::new(),
+            chains: Default::default(),
+        }
+    }
+
+    /// The diagrams that the sets found are of.
+    pub fn store(&mut self) -> &mut Store {
+        &mut self.sets.store
+    }
+
+    /// The numbers of interface names in them.
+    pub fn names(&self) -> &Names {
+        &self.sets.names
+    }
+
+    /// The number of an interface's name in them.
+    pub fn number(&mut self, name: &str) -> u32 {
+        self.sets.names.number(name)
+    }
+
+    /// Why something was not known in the last comparison.
+    pub fn doubts(&self) -> &[String] {
+        &self.doubts
+    }
+
+    /// Where a rule of the old version stands: its chain's index, and its own
+    /// number from 1; none for the policy.
+    pub fn old_place(&self, id: RuleId) -> Option<(usize, Option<usize>)> {
+        self.chains[0].place(id)
+    }
+
+    /// Where a rule of the new version stands.
+    pub fn new_place(&self, id: RuleId) -> Option<(usize, Option<usize>)> {
+        self.chains[1].place(id)
+    }
+
+    /// Compares a base chain of the old version with one of the new, each by
+    /// its index; none: there is none, and packets pass.
+    ///
+    /// # Errors
+    /// If the diagrams outgrow their budget.
+    pub fn base(&mut self, old: Option<usize>, new: Option<usize>) -> Result<Vec<Differing>, Error> {
+        let regions = self.regions(old, new);
+        self.doubts.clear();
+        let mut pairs = Pairs::new();
+        for region in &regions {
+            self.within(region, old, new, &mut pairs)?;
+        }
+        let leaf = |leaves: &ChainLeaves, number: u32| leaves.value(number).cloned();
+        Ok(pairs
+            .into_iter()
+            .filter_map(|((a, b), (may, must))| {
+                let (old, new) = (leaf(&self.leaves, a)?, leaf(&self.leaves, b)?);
+                Some(Differing { old, new, may, must })
+            })
+            .collect())
+    }
+
+    /// Compares the packets of one region.
+    fn within(
+        &mut self,
+        region: &Cube,
+        old: Option<usize>,
+        new: Option<usize>,
+        pairs: &mut Pairs,
+    ) -> Result<(), Error> {
+        let whole = region.is_everything();
+        let fresh = || if whole { TableChains::default() } else { TableChains::within(region) };
+        self.chains = [fresh(), fresh()];
+        self.sets.share_unknowns();
+        let a = self.diagram(0, self.old, old)?;
+        // What the one version does not know has a number for the other, too.
+        self.chains[1].oracles = self.chains[0].oracles.clone();
+        self.sets.share_unknowns();
+        let b = self.diagram(1, self.new, new)?;
+        // Told apart by what they do, not by who does it, most parts are one.
+        let (done_a, done_b) = (self.deeds(a)?, self.deeds(b)?);
+        let store = &mut self.sets.store;
+        let differs = store.differ(done_a, done_b, &mut |_, _| Ref::ALL)?;
+        let region = store.cube(region, false)?;
+        let differs = store.guard(region, differs)?;
+        if differs.is_none() {
+            return Ok(());
+        }
+        let (a, b) = (store.guard(differs, a)?, store.guard(differs, b)?);
+        let mut known: Vec<(u32, u32)> = Vec::new();
+        let mut numbers = BTreeMap::new();
+        let told = store.differ(a, b, &mut |x, y| {
+            let number = *numbers.entry((x, y)).or_insert_with(|| {
+                known.push((x, y));
+                known.len() as u32
+            });
+            Ref::leaf(number)
+        })?;
+        for number in store.oracles(told) {
+            let why = self.chains[1].oracles.get(number as usize).map(ToString::to_string);
+            self.doubts.extend(why.filter(|w| !self.doubts.contains(w)).into_iter().collect::<Vec<_>>());
+        }
+        for (number, pair) in known.into_iter().enumerate() {
+            let number = number as u32 + 1;
+            let set = store.where_leaf(told, &|leaf| leaf == number)?;
+            // Deeds that are the same differ by who does them alone.
+            let set = store.guard(differs, set)?;
+            let may = store.forget(set, &is_oracle, true)?;
+            let must = store.forget(set, &is_oracle, false)?;
+            let known = pairs.entry(pair).or_insert((Ref::NONE, Ref::NONE));
+            known.0 = store.or_else(known.0, may)?;
+            known.1 = store.or_else(known.1, must)?;
+        }
+        Ok(())
+    }
+
+    /// A base chain of a version; every packet has a leaf.
+    fn diagram(&mut self, side: usize, version: Option<Version<'a>>, base: Option<usize>) -> Result<Ref, Error> {
+        self.sets.forget_hosts();
+        match (version, base) {
+            (Some(Version { host, table }), Some(index)) => {
+                let Comparison { sets, leaves, chains, .. } = self;
+                Compiler { host, table, sets, leaves, chains: &mut chains[side] }.base(index)
+            }
+            _ => Ok(self.leaves.leaf(Leaf { end: End::Accept, rule: None, effects: Effects::default() })),
+        }
+    }
+
+    /// A diagram that says what is done, and not by whom.
+    fn deeds(&mut self, whole: Ref) -> Result<Ref, Error> {
+        let Comparison { sets, leaves, .. } = self;
+        sets.store.map_leaves(whole, &mut |leaf| match leaves.value(leaf).cloned() {
+            Some(found) => leaves.leaf(Leaf { rule: None, ..found }),
+            None => Ref::leaf(leaf),
+        })
+    }
+
+    /// Cubes outside of which both versions of a base chain treat every packet
+    /// alike; one of everything where that cannot be told in few.
+    fn regions(&mut self, old: Option<usize>, new: Option<usize>) -> Vec<Cube> {
+        self.told_apart(old, new).unwrap_or_else(|| vec![Cube::default()])
+    }
+
+    fn told_apart(&mut self, old: Option<usize>, new: Option<usize>) -> Option<Vec<Cube>> {
+        let (Some(before), Some(after), Some(old), Some(new)) = (self.old, self.new, old, new) else {
+            // No chain is one of no rules.
+            return None;
+        };
+        let policy = |v: Version, i: usize| v.table.chains.get(i).and_then(|c| c.base).map(|b| b.policy);
+        if policy(before, old) != policy(after, new) {
+            return None;
+        }
+        let same_host = alike(before, after);
+        let mut found = Vec::new();
+        let mut ways: Option<[Ways; 2]> = None;
+        let index: HashMap<&str, usize, foldhash::fast::RandomState> =
+            after.table.chains.iter().enumerate().map(|(i, c)| (c.name.as_str(), i)).collect();
+        for (place, chain) in before.table.chains.iter().enumerate() {
+            // A chain of one version alone is called by rules of it alone.
+            let Some(other) = index.get(chain.name.as_str()).copied() else { continue };
+            let Some(theirs) = after.table.chains.get(other) else { continue };
+            let pairs = || chain.rules.iter().zip(&theirs.rules);
+            if same_host && chain.rules.len() == theirs.rules.len() && pairs().all(|(a, b)| same(a, b)) {
+                continue;
+            }
+            let a = alone(&mut self.sets, chain);
+            let b = alone(&mut self.sets, theirs);
+            let Comparison { sets, leaves, .. } = self;
+            let Version { host, table } = before;
+            let mut exact = Exact { host, table, sets, leaves, known: HashMap::default() };
+            let apart = regions(&a, &b, same_host, &mut exact)?;
+            if apart.is_empty() {
+                continue;
+            }
+            let [ways_old, ways_new] =
+                ways.get_or_insert_with(|| [Ways::new(before.table), Ways::new(after.table)]);
+            let mut above = ways_old.to(&mut self.sets, place, old);
+            above.extend(ways_new.to(&mut self.sets, other, new));
+            for cube in &apart {
+                for way in above.iter().filter(|way| way.meets(cube)) {
+                    let mut both = *cube;
+                    // A full cube says less, and is as right.
+                    let _ = both.and(way);
+                    note(&mut found, both)?;
+                }
+            }
+        }
+        Some(found)
+    }
+}
+
+/// Whether rules that ask their host are answered alike.
+fn alike(a: Version, b: Version) -> bool {
+    let sets = |v: Version| -> Vec<(String, Vec<crate::model::NftElement>)> {
+        v.table.sets.iter().map(|s| (s.name.clone(), s.elements.clone())).collect()
+    };
+    let (x, y) = (a.host, b.host);
+    let hosts = std::ptr::eq(x, y)
+        || (x.interfaces == y.interfaces
+            && x.routes == y.routes
+            && x.rules == y.rules
+            && x.sysctls == y.sysctls
+            && x.ipsets == y.ipsets
+            && x.unknown == y.unknown);
+    hosts && sets(a) == sets(b) && a.table.sets == b.table.sets
+}
+
+/// On which ways packets come from a base chain to others.
+struct Ways<'a> {
+    table: &'a Table,
+    /// For each chain the rules that lead there, by chain and place.
+    callers: Vec<Vec<(usize, usize)>>,
+}
+
+impl<'a> Ways<'a> {
+    fn new(table: &'a Table) -> Self {
+        let index: HashMap<&str, usize, foldhash::fast::RandomState> =
+            table.chains.iter().enumerate().map(|(i, c)| (c.name.as_str(), i)).collect();
+        let mut callers = vec![Vec::new(); table.chains.len()];
+        for (place_of_chain, chain) in table.chains.iter().enumerate() {
+            for (place, rule) in chain.rules.iter().enumerate() {
+                let mut note = |verdict: &Verdict| {
+                    let (Verdict::Jump(name) | Verdict::Goto(name)) = verdict else { return };
+                    let callee = index.get(name.as_str()).and_then(|i| callers.get_mut(*i));
+                    if let Some(list) = callee {
+                        let list: &mut Vec<(usize, usize)> = list;
+                        list.push((place_of_chain, place));
+                    }
+                };
+                for target in targets(rule) {
+                    match target {
+                        Target::Verdict(verdict) => note(verdict),
+                        Target::VerdictMap { elements, name, .. } => {
+                            elements.iter().for_each(|(_, verdict)| note(verdict));
+                            let named = name.as_ref().and_then(|n| table.set(n));
+                            named.into_iter().flat_map(|s| &s.verdicts).for_each(&mut note);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ways { table, callers }
+    }
+
+    /// Cubes around the packets that come from a base chain to a chain.
+    fn to(&mut self, sets: &mut Sets, chain: usize, base: usize) -> Vec<Cube> {
+        let mut ways: Vec<(usize, Cube)> = vec![(chain, Cube::default())];
+        let mut found: Vec<Cube> = Vec::new();
+        let mut steps = 0;
+        while let Some((at, cube)) = ways.pop() {
+            steps += 1;
+            if steps > REGIONS * 4 {
+                return vec![Cube::default()];
+            }
+            if at == base {
+                found.push(cube);
+                continue;
+            }
+            for (caller, place) in self.callers.get(at).into_iter().flatten().copied() {
+                let rule = self.table.chains.get(caller).and_then(|c: &Chain| c.rules.get(place));
+                let Some(own) = rule.and_then(|r| cube_of(sets, &r.statements)) else { continue };
+                if !cube.meets(&own) {
+                    continue;
+                }
+                let mut both = cube;
+                // A cube that is full says less, and is as right.
+                let _ = both.and(&own);
+                ways.push((caller, both));
+            }
+        }
+        found
+    }
+}
