@@ -96,8 +96,12 @@ impl<'a> Whole<'a> {
     fn renamed(&mut self, header: &Header, names: &Names) -> Header {
         let mut header = *header;
         for field in [Field::Iif, Field::Oif, Field::PhysIn, Field::PhysOut] {
-            let name = names.name(header.get(field) as u32).unwrap_or_default();
-            header.set(field, self.sets.names.number(name).into());
+            // A number without a name is an interface that no rule names.
+            if let Some(name) = names.name(header.get(field) as u32) {
+                header.set(field, self.sets.names.number(name).into());
+            } else if header.get(field) != 0 {
+                header.set(field, u32::MAX.into());
+            }
         }
         header
     }

@@ -134,7 +134,7 @@ impl<'a> Comparison<'a> {
         let a = self.diagram(0, self.old, old)?;
         // What the one version does not know has a number for the other, too.
         self.chains[1].oracles = self.chains[0].oracles.clone();
-        self.sets.share_unknowns();
+        self.sets.another_table();
         let b = self.diagram(1, self.new, new)?;
         // Told apart by what they do, not by who does it, most parts are one.
         let (done_a, done_b) = (self.deeds(a)?, self.deeds(b)?);

@@ -123,11 +123,17 @@ impl Sets {
         self.store.bit(oracle(number))
     }
 
-    /// From now on rules that read alike do not know the same, whichever
-    /// table of those compiled in turn they are in.
+    /// From now on rules that read alike do not know the same, in the table
+    /// that is compiled next and those after `another_table`.
     pub fn share_unknowns(&mut self) {
-        let shared = self.shared.get_or_insert_with(Shared::default);
-        shared.met.clear();
+        self.shared = Some(Shared::default());
+    }
+
+    /// Another table is compiled next, whose rules are met anew.
+    pub fn another_table(&mut self) {
+        if let Some(shared) = &mut self.shared {
+            shared.met.clear();
+        }
     }
 
     /// A rule is being compiled; gives back the one that calls it.
