@@ -54,6 +54,15 @@ impl<'a> Asker<'a> {
     /// # Errors
     /// If the packet sets outgrow their budget.
     pub fn headers(&mut self, asked: &Headers) -> Result<Ref, Error> {
+        self.headers_beside(asked, self.lab)
+    }
+
+    /// The same, where another lab is asked, too: addresses that are nobody's
+    /// own in either are left out of both.
+    ///
+    /// # Errors
+    /// If the packet sets outgrow their budget.
+    pub fn headers_beside(&mut self, asked: &Headers, other: &Lab) -> Result<Ref, Error> {
         let store = &mut self.engine.sets.store;
         let mut parts = vec![store.headers()?];
         if let Some(protocol) = asked.protocol {
@@ -93,7 +102,7 @@ impl<'a> Asker<'a> {
             for group in ["224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "0.0.0.0/32", "::/128"] {
                 groups.push(group.parse().map_err(|_| Error::Unfit(group.into()))?);
             }
-            let routes = self.lab.all_hosts().flat_map(|h| &h.routes);
+            let routes = self.lab.all_hosts().chain(other.all_hosts()).flat_map(|h| &h.routes);
             groups.extend(routes.filter(|r| r.kind == RouteKind::Broadcast).map(|r| r.destination));
             groups.sort_unstable();
             groups.dedup();

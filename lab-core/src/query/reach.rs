@@ -9,7 +9,7 @@ use super::flows::{Asker, Headers, Home};
 use super::Error;
 use crate::engine::symbolic::{Ending, Flowed};
 use crate::model::{Decision, Lab, Packet};
-use crate::space::{Field, PacketSet, Ref, Source, Space};
+use crate::space::{Field, PacketSet, Ref, Source, Space, Store};
 
 /// A question about reachability.
 #[derive(Clone, Debug, Default)]
@@ -275,7 +275,7 @@ fn note_ending(
 }
 
 /// Where packets came to: a host, or the interface by which they left the lab.
-fn place(flowed: &Flowed) -> String {
+pub(super) fn place(flowed: &Flowed) -> String {
     match &flowed.ending {
         Ending::Delivered(at) => at.host.clone(),
         Ending::ForwardedOut(at) => at.to_string(),
@@ -284,7 +284,7 @@ fn place(flowed: &Flowed) -> String {
 }
 
 /// What became of a header on the way, for people.
-fn changes(flowed: &Flowed) -> Vec<String> {
+pub(super) fn changes(flowed: &Flowed) -> Vec<String> {
     let ends = flowed.flow.now.ends;
     let v6 = flowed.flow.kind.0.mask != 0 && flowed.flow.kind.0.value == 1;
     let text = |name: &str, field: Field, source: Source| -> Option<String> {
@@ -380,19 +380,23 @@ fn tell(
 }
 
 fn told(asker: &mut Asker, space: &Space, headers: Ref, set: Ref) -> Result<Told, Error> {
-    // As an example a packet from a port that clients use, if there is one.
-    let store = asker.engine.store();
-    let usual = store.value(Field::Sport, 40_000)?;
-    let usual = store.guard(set, usual)?;
-    let usual = space.adopt(store, usual)?.example();
-    let within = space.adopt(asker.engine.store(), headers)?;
-    let set = space.adopt(asker.engine.store(), set)?;
-    let (lines, whole) = set.cover_within(&within, LINES)?;
-    Ok(Told {
-        lines: lines.iter().map(ToString::to_string).collect(),
-        whole,
-        count: set.count().to_string(),
-        example: usual.or_else(|| set.example()),
-        set,
-    })
+    Told::of(space, asker.engine.store(), headers, set)
+}
+
+impl Told {
+    /// A set of a store, told among the packets asked about.
+    pub(super) fn of(space: &Space, store: &Store, headers: Ref, set: Ref) -> Result<Told, Error> {
+        let within = space.adopt(store, headers)?;
+        let set = space.adopt(store, set)?;
+        // As an example a packet from a port that clients use, if there is one.
+        let usual = set.intersection(&space.field(Field::Sport, 40_000, 40_000)?)?.example();
+        let (lines, whole) = set.cover_within(&within, LINES)?;
+        Ok(Told {
+            lines: lines.iter().map(ToString::to_string).collect(),
+            whole,
+            count: set.count().to_string(),
+            example: usual.or_else(|| set.example()),
+            set,
+        })
+    }
 }

@@ -1,0 +1,441 @@
+//! What a change of a lab does to packets on their whole way: which flows
+//! between hosts it opens, cuts, or leads elsewhere, and by whose change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::engine::symbolic::{Ending, Flowed};
+use crate::model::{Decision, Lab};
+use crate::query::ends::End;
+use crate::query::flows::{Asker, Headers, Home};
+use crate::query::reach::{changes, place, Told};
+use crate::query::Error;
+use crate::space::{Ref, Space, Store};
+
+/// Whether what arrives is answered, and the answer comes back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answered {
+    /// It does.
+    Yes,
+    /// It does not; by what.
+    No(Option<Decision>),
+    /// Nobody can tell: who would answer is outside of the lab.
+    Unknown,
+}
+
+/// What becomes of packets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    /// They arrive.
+    Arrives {
+        /// At a host, or `host:interface` where they leave the lab.
+        at: String,
+        /// What became of their header.
+        changed: Vec<String>,
+        /// Whether an answer comes back.
+        answered: Answered,
+    },
+    /// They are refused, and whoever sent them may be told.
+    Rejected(Decision),
+    /// They vanish.
+    Dropped(Decision),
+    /// Nothing is claimed of them: it depends on what is not modelled.
+    Unknown(Vec<String>),
+}
+
+/// A fate without who decides about it: packets with the same are treated
+/// alike.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Treatment {
+    Arrives(String, Vec<String>, bool),
+    Rejected,
+    Dropped,
+    Unknown,
+}
+
+impl Fate {
+    /// Whether packets arrive and, as far as that can be told, are answered.
+    pub fn passes(&self) -> bool {
+        matches!(self, Fate::Arrives { answered: Answered::Yes | Answered::Unknown, .. })
+    }
+
+    fn treatment(&self) -> Treatment {
+        match self {
+            Fate::Arrives { at, changed, .. } => {
+                Treatment::Arrives(at.clone(), changed.clone(), self.passes())
+            }
+            Fate::Rejected(_) => Treatment::Rejected,
+            Fate::Dropped(_) => Treatment::Dropped,
+            Fate::Unknown(_) => Treatment::Unknown,
+        }
+    }
+
+    /// Who decides, if anybody does.
+    pub fn by(&self) -> Option<&Decision> {
+        match self {
+            Fate::Rejected(by) | Fate::Dropped(by) => Some(by),
+            Fate::Arrives { answered: Answered::No(by), .. } => by.as_ref(),
+            Fate::Arrives { .. } | Fate::Unknown(_) => None,
+        }
+    }
+}
+
+/// What a change does to some packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// They passed not, and do now.
+    Gained,
+    /// They passed, and do no more.
+    Lost,
+    /// They pass elsewhere or otherwise, or fail otherwise.
+    Changed,
+    /// Nothing is claimed of them in one of the labs.
+    Unknown,
+}
+
+/// Packets from one sender to which a change does the same.
+#[derive(Clone, Debug, Serialize)]
+pub struct FlowChange {
+    /// Who sends them.
+    pub from: String,
+    /// What the change does.
+    pub effect: Effect,
+    /// What became of them.
+    pub old: Fate,
+    /// What becomes of them.
+    pub new: Fate,
+    /// Whether that is certain for all of them; else it may be so.
+    pub certain: bool,
+    /// The hosts whose change does it: each alone, if `each_alone`, or all
+    /// together.
+    pub hosts: Vec<String>,
+    /// Whether the change of any of these hosts would do it by itself.
+    pub each_alone: bool,
+    /// The packets.
+    pub packets: Told,
+}
+
+/// What a change does to the flows of a lab.
+#[derive(Clone, Debug, Serialize)]
+pub struct FlowDiff {
+    /// The form of this value: `lab.flows/1`.
+    pub schema: &'static str,
+    /// Whether only the first packets of connections were asked about.
+    pub new: bool,
+    /// The hosts that differ.
+    pub hosts: Vec<String>,
+    /// What is done to which packets.
+    pub changes: Vec<FlowChange>,
+}
+
+impl FlowDiff {
+    /// Whether no packet is treated differently.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The changes of a kind.
+    pub fn of(&self, effect: Effect) -> impl Iterator<Item = &FlowChange> {
+        self.changes.iter().filter(move |c| c.effect == effect)
+    }
+}
+
+/// What becomes of the packets of one sender.
+struct Fates {
+    known: BTreeMap<Fate, Ref>,
+}
+
+/// Answers what becomes of packets from one lab, in a store shared with
+/// others.
+struct Side<'a> {
+    asker: Asker<'a>,
+    headers: Ref,
+}
+
+impl<'a> Side<'a> {
+    fn new(lab: &'a Lab, headers: &Headers, groups: &Lab) -> Result<Self, Error> {
+        let mut asker = Asker::new(lab);
+        let headers = asker.headers_beside(headers, groups)?;
+        Ok(Side { asker, headers })
+    }
+
+    fn fates(&mut self, from: &End, shared: &mut Store) -> Result<Fates, Error> {
+        let mut known = BTreeMap::new();
+        let there = match from {
+            End::Host(name) => self.asker.lab.hosts.contains_key(name),
+            _ => self.asker.doors().next().is_some(),
+        };
+        let flows = if there { self.asker.send(from, self.headers)? } else { Vec::new() };
+        let mut note = |asker: &mut Asker, fate: Fate, set: Ref| -> Result<(), Error> {
+            let set = shared.import(asker.engine.store(), set)?;
+            let all = known.entry(fate).or_insert(Ref::NONE);
+            *all = shared.or_else(*all, set)?;
+            Ok(())
+        };
+        for flowed in &flows {
+            if !flowed.flow.unknown.is_empty() {
+                note(&mut self.asker, Fate::Unknown(flowed.flow.unknown.clone()), flowed.flow.set)?;
+                continue;
+            }
+            match &flowed.ending {
+                Ending::Rejected(by) => note(&mut self.asker, Fate::Rejected(by.clone()), flowed.flow.set)?,
+                Ending::Dropped(by) => note(&mut self.asker, Fate::Dropped(by.clone()), flowed.flow.set)?,
+                Ending::Delivered(_) | Ending::ForwardedOut(_) => {
+                    for (answered, set) in self.answered(flowed, from)? {
+                        let (at, changed) = (place(flowed), changes(flowed));
+                        note(&mut self.asker, Fate::Arrives { at, changed, answered }, set)?;
+                    }
+                }
+            }
+        }
+        Ok(Fates { known })
+    }
+
+    /// The parts of packets that arrived, by whether the answer comes back.
+    fn answered(&mut self, flowed: &Flowed, from: &End) -> Result<Vec<(Answered, Ref)>, Error> {
+        let all = flowed.flow.set;
+        let (Some(replies), Some(home)) = (self.asker.replies(flowed)?, Home::of(flowed, from)) else {
+            return Ok(vec![(Answered::Unknown, all)]);
+        };
+        let mut parts = Vec::new();
+        for reply in &replies {
+            let set = self.asker.engine.store().guard(all, reply.flow.set)?;
+            let answered = match &reply.ending {
+                _ if !reply.flow.unknown.is_empty() => Answered::Unknown,
+                _ if Asker::is_home(reply, &home) => Answered::Yes,
+                Ending::Rejected(by) | Ending::Dropped(by) => Answered::No(Some(by.clone())),
+                Ending::Delivered(_) | Ending::ForwardedOut(_) => Answered::No(None),
+            };
+            parts.push((answered, set));
+        }
+        Ok(parts)
+    }
+}
+
+impl Fates {
+    /// The packets by how they are treated, whoever decides.
+    fn treatments(&self, store: &mut Store) -> Result<BTreeMap<Treatment, Ref>, Error> {
+        let mut all = BTreeMap::new();
+        for (fate, set) in &self.known {
+            let known = all.entry(fate.treatment()).or_insert(Ref::NONE);
+            *known = store.or_else(*known, *set)?;
+        }
+        Ok(all)
+    }
+
+    /// Of the packets of one fate those that have no other.
+    fn must(&self, fate: &Fate, store: &mut Store) -> Result<Ref, Error> {
+        if matches!(fate, Fate::Unknown(_)) {
+            return Ok(Ref::NONE);
+        }
+        let mut set = self.known.get(fate).copied().unwrap_or_default();
+        for (other, theirs) in &self.known {
+            if other != fate {
+                set = store.without(set, *theirs)?;
+            }
+        }
+        Ok(set)
+    }
+}
+
+/// The packets whose possible treatments differ.
+fn differing(a: &Fates, b: &Fates, store: &mut Store) -> Result<Ref, Error> {
+    let (a, b) = (a.treatments(store)?, b.treatments(store)?);
+    let kinds: BTreeSet<&Treatment> = a.keys().chain(b.keys()).collect();
+    let mut all = Ref::NONE;
+    for kind in kinds {
+        let old = a.get(kind).copied().unwrap_or_default();
+        let new = b.get(kind).copied().unwrap_or_default();
+        let gone = store.without(old, new)?;
+        let come = store.without(new, old)?;
+        all = store.first_of(&[all, gone, come])?;
+    }
+    Ok(all)
+}
+
+fn effect(old: &Fate, new: &Fate) -> Effect {
+    match (old, new) {
+        (Fate::Unknown(_), _) | (_, Fate::Unknown(_)) => Effect::Unknown,
+        _ if !old.passes() && new.passes() => Effect::Gained,
+        _ if old.passes() && !new.passes() => Effect::Lost,
+        _ => Effect::Changed,
+    }
+}
+
+/// Compares what becomes of packets in two labs: each host of either sends,
+/// and so does whoever is outside.
+///
+/// Cost: a run of the engine for each sender in each lab; and twice that for
+/// each host that differs, for the senders whose flows do, if several hosts
+/// differ.
+///
+/// # Errors
+/// Packet sets that outgrow their budget.
+///
+/// ```
+/// use lab_core::query::diff::flows::flows;
+/// use lab_core::query::flows::Headers;
+/// use lab_core::Lab;
+/// let same = flows(&Lab::default(), &Lab::default(), &Headers::default())?;
+/// assert!(same.is_empty());
+/// # Ok::<(), lab_core::query::Error>(())
+/// ```
+pub fn flows(old: &Lab, new: &Lab, headers: &Headers) -> Result<FlowDiff, Error> {
+    let hosts = differing_hosts(old, new);
+    let mut diff =
+        FlowDiff { schema: "lab.flows/1", new: !headers.any, hosts: hosts.clone(), changes: Vec::new() };
+    if hosts.is_empty() && old.links == new.links {
+        return Ok(diff);
+    }
+    let (mut before, mut after) = (Side::new(old, headers, new)?, Side::new(new, headers, old)?);
+    let blame = Blame::new(old, new, &hosts);
+    let space = Space::default();
+    let mut store = Store::default();
+    let asked = store.import(before.asker.engine.store(), before.headers)?;
+    let mut sides = blame.sides(headers)?;
+    for from in senders(old, new) {
+        let a = before.fates(&from, &mut store)?;
+        let b = after.fates(&from, &mut store)?;
+        let differing = differing(&a, &b, &mut store)?;
+        if differing.is_none() {
+            continue;
+        }
+        let mut blamed = Blamed::of(&mut sides, &from, &mut store)?;
+        for (old, in_old) in &a.known {
+            let in_old = store.guard(differing, *in_old)?;
+            if in_old.is_none() {
+                continue;
+            }
+            let must_old = a.must(old, &mut store)?;
+            for (new, in_new) in &b.known {
+                let may = store.guard(in_old, *in_new)?;
+                if may.is_none() || old.treatment() == new.treatment() {
+                    continue;
+                }
+                let must_new = b.must(new, &mut store)?;
+                let must = store.guard(must_old, must_new)?;
+                let must = store.guard(may, must)?;
+                let open = store.without(may, must)?;
+                for (set, certain) in [(must, true), (open, false)] {
+                    if set.is_none() {
+                        continue;
+                    }
+                    let (hosts, each_alone) = blamed.of_set(set, &new.treatment(), &hosts, &mut store)?;
+                    diff.changes.push(FlowChange {
+                        from: from.to_string(),
+                        effect: effect(old, new),
+                        old: old.clone(),
+                        new: new.clone(),
+                        certain,
+                        hosts,
+                        each_alone,
+                        packets: Told::of(&space, &store, asked, set)?,
+                    });
+                }
+            }
+        }
+    }
+    diff.changes.sort_by(|a, b| (a.effect, &a.from, &a.old, &a.new).cmp(&(b.effect, &b.from, &b.old, &b.new)));
+    Ok(diff)
+}
+
+fn senders(old: &Lab, new: &Lab) -> Vec<End> {
+    let names: BTreeSet<&String> = old.hosts.keys().chain(new.hosts.keys()).collect();
+    names.into_iter().map(|name| End::Host(name.clone())).chain([End::Outside]).collect()
+}
+
+/// The hosts that differ in what packets may meet; counters, origins and the
+/// like aside.
+pub fn differing_hosts(old: &Lab, new: &Lab) -> Vec<String> {
+    let names: BTreeSet<&String> = old.hosts.keys().chain(new.hosts.keys()).collect();
+    let differs = |name: &&String| match (old.hosts.get(*name), new.hosts.get(*name)) {
+        (Some(a), Some(b)) => !std::sync::Arc::ptr_eq(a, b) && !super::same_host(a, b),
+        _ => true,
+    };
+    names.into_iter().filter(differs).cloned().collect()
+}
+
+/// Labs with the change of some hosts alone, to find whose change does what.
+struct Blame {
+    /// For each host the old lab with its change, and the new one without.
+    labs: Vec<(String, Lab, Lab)>,
+}
+
+/// What these labs make of the packets of one sender.
+struct Blamed {
+    known: Vec<(String, BTreeMap<Treatment, Ref>, BTreeMap<Treatment, Ref>)>,
+}
+
+type Sides<'b> = Vec<(String, Side<'b>, Side<'b>)>;
+
+impl Blame {
+    fn new(old: &Lab, new: &Lab, hosts: &[String]) -> Self {
+        let swap = |to: &Lab, from: &Lab, name: &String| {
+            let mut lab = to.clone();
+            match from.hosts.get(name) {
+                Some(host) => lab.hosts.insert(name.clone(), host.clone()),
+                None => lab.hosts.remove(name),
+            };
+            lab
+        };
+        // Of one host there is no question.
+        let several = if hosts.len() > 1 { hosts } else { &[] };
+        let one = |name: &String| (name.clone(), swap(old, new, name), swap(new, old, name));
+        Blame { labs: several.iter().map(one).collect() }
+    }
+
+    fn sides(&self, headers: &Headers) -> Result<Sides<'_>, Error> {
+        self.labs
+            .iter()
+            .map(|(name, alone, without)| {
+                Ok((name.clone(), Side::new(alone, headers, without)?, Side::new(without, headers, alone)?))
+            })
+            .collect()
+    }
+}
+
+impl Blamed {
+    fn of(sides: &mut Sides, from: &End, store: &mut Store) -> Result<Self, Error> {
+        let mut known = Vec::new();
+        for (name, alone, without) in sides {
+            let alone = alone.fates(from, store)?.treatments(store)?;
+            let without = without.fates(from, store)?.treatments(store)?;
+            known.push((name.clone(), alone, without));
+        }
+        Ok(Blamed { known })
+    }
+
+    /// The hosts whose change alone treats all of a set so; else those without
+    /// whose change some of it is not.
+    fn of_set(
+        &mut self,
+        set: Ref,
+        treatment: &Treatment,
+        hosts: &[String],
+        store: &mut Store,
+    ) -> Result<(Vec<String>, bool), Error> {
+        if self.known.is_empty() {
+            return Ok((hosts.to_vec(), true));
+        }
+        let mut alone = Vec::new();
+        let mut needed = Vec::new();
+        for (name, with, without) in &self.known {
+            let treated = |map: &BTreeMap<Treatment, Ref>| map.get(treatment).copied().unwrap_or_default();
+            if store.without(set, treated(with))?.is_none() {
+                alone.push(name.clone());
+            }
+            if !store.without(set, treated(without))?.is_none() {
+                needed.push(name.clone());
+            }
+        }
+        Ok(match (alone.is_empty(), needed.is_empty()) {
+            (false, _) => (alone, true),
+            (true, false) => (needed, false),
+            (true, true) => (hosts.to_vec(), false),
+        })
+    }
+}
