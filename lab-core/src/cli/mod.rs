@@ -1,6 +1,8 @@
 //! The `lab` command: argument parsing over [`crate::query`] and
 //! [`crate::render`], nothing else.
 
+mod diff;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +64,8 @@ enum Command {
         #[arg(long, value_name = "CHANGE")]
         what_if: Vec<String>,
     },
+    /// What a change changes: which flows it opens and cuts, and by which rules.
+    Diff(diff::DiffArgs),
     /// Answer the snapshot's probes.json, in the form of truth.json.
     Predict {
         /// The snapshot folder.
@@ -225,6 +229,7 @@ where
             let format = if cli.json { Format::Json } else { *format };
             open(snapshot, what_if).and_then(|lab| run_matrix(&lab, service, format, *ipv6, out))
         }
+        Command::Diff(args) => diff::run(args, cli.json, out),
         Command::Predict { snapshot } => run_predict(snapshot, out),
         Command::Check { observed: true, paths, .. } => run_observed(paths, cli.json, out),
         Command::Check { paths, what_if, coverage, .. } => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 
 /// The most that is read of one file, in bytes.
-const LARGEST: u64 = 256 << 20;
+pub(super) const LARGEST: u64 = 256 << 20;
 
 /// The most entries a folder may have.
 const ENTRIES: usize = 100_000;
@@ -125,14 +125,16 @@ impl Folder {
         let file = File::open(self.path.join(name)).map_err(self.io(name))?;
         let mut bytes = Vec::with_capacity(found.len() as usize + 1);
         file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(self.io(name))?;
-        match String::from_utf8(bytes) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) => {
-                let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-                let line = valid.iter().filter(|b| **b == b'\n').count() as u32 + 1;
-                let kind = crate::formats::ErrorKind::Syntax("not UTF-8".into());
-                Err(crate::formats::Error::new(&self.shown(name), line, "", kind).into())
-            }
-        }
+        text_of(bytes, &self.shown(name)).map(Some)
     }
+}
+
+/// Bytes as text.
+pub(super) fn text_of(bytes: Vec<u8>, shown: &str) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|b| **b == b'\n').count() as u32 + 1;
+        let kind = crate::formats::ErrorKind::Syntax("not UTF-8".into());
+        crate::formats::Error::new(shown, line, "", kind).into()
+    })
 }

@@ -6,8 +6,10 @@
 mod error;
 mod folder;
 mod host;
+mod rules;
 
 pub use error::Error;
+pub use rules::read_rules;
 
 use std::collections::BTreeMap;
 use std::path::Path;

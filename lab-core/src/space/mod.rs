@@ -25,6 +25,7 @@ mod names;
 mod operate;
 mod sequence;
 mod set;
+mod situation;
 mod spans;
 mod store;
 
@@ -39,7 +40,9 @@ pub use field::{ct, is_oracle, oracle, tracking, Field, Header, WORDS};
 pub use map::{Mapping, Source};
 pub use names::Names;
 pub use sequence::OPEN;
+pub(crate) use set::packet as packet_of_header;
 pub use set::{header, PacketSet, Space};
+pub use situation::{Condition, Situation};
 pub use store::{Ref, Store};
 
 /// Why an operation on packet sets did not end.

@@ -9,6 +9,7 @@ mod bridge;
 mod chain;
 mod deliver;
 mod hook;
+mod meet;
 mod receive;
 mod relay;
 mod send;
@@ -30,6 +31,7 @@ use crate::model::{
 };
 use crate::semantics::conntrack::Connections;
 
+pub use meet::{meet, Met};
 use skb::Skb;
 
 /// What the hosts remember between packets: their connections, and what was

@@ -62,6 +62,16 @@ impl Fate {
         matches!(self, Fate::Arrives { answered: Answered::Yes | Answered::Unknown, .. })
     }
 
+    /// Without what becomes of headers.
+    fn roughly(&self) -> Fate {
+        match self {
+            Fate::Arrives { at, answered, .. } => {
+                Fate::Arrives { at: at.clone(), changed: Vec::new(), answered: answered.clone() }
+            }
+            other => other.clone(),
+        }
+    }
+
     fn treatment(&self) -> Treatment {
         match self {
             Fate::Arrives { at, changed, .. } => {
@@ -80,6 +90,44 @@ impl Fate {
             Fate::Arrives { answered: Answered::No(by), .. } => by.as_ref(),
             Fate::Arrives { .. } | Fate::Unknown(_) => None,
         }
+    }
+}
+
+/// What is gathered of packets that fare alike but for their headers.
+type Key = (Effect, Fate, Fate, bool, Vec<String>, bool);
+
+#[derive(Default)]
+struct Gathered {
+    set: Ref,
+    old: HeaderChanges,
+    new: HeaderChanges,
+}
+
+/// What becomes of the headers of several parts.
+#[derive(Default)]
+struct HeaderChanges(Vec<Vec<String>>);
+
+impl HeaderChanges {
+    fn note(&mut self, fate: &Fate) {
+        if let Fate::Arrives { changed, .. } = fate {
+            if !self.0.contains(changed) {
+                self.0.push(changed.clone());
+            }
+        }
+    }
+
+    /// The fate with what becomes of the headers: of all, or of some.
+    fn told(&self, fate: Fate) -> Fate {
+        let Fate::Arrives { at, answered, .. } = fate else { return fate };
+        let mut changed: Vec<String> = Vec::new();
+        for one in self.0.iter().flatten() {
+            let all = self.0.iter().all(|list| list.contains(one));
+            let told = if all { one.clone() } else { format!("{one} (of some)") };
+            if !changed.contains(&told) {
+                changed.push(told);
+            }
+        }
+        Fate::Arrives { at, changed, answered }
     }
 }
 
@@ -305,6 +353,7 @@ pub fn flows(old: &Lab, new: &Lab, headers: &Headers) -> Result<FlowDiff, Error>
             continue;
         }
         let mut blamed = Blamed::of(&mut sides, &from, &mut store)?;
+        let mut gathered: BTreeMap<Key, Gathered> = BTreeMap::new();
         for (old, in_old) in &a.known {
             let in_old = store.guard(differing, *in_old)?;
             if in_old.is_none() {
@@ -325,18 +374,25 @@ pub fn flows(old: &Lab, new: &Lab, headers: &Headers) -> Result<FlowDiff, Error>
                         continue;
                     }
                     let (hosts, each_alone) = blamed.of_set(set, &new.treatment(), &hosts, &mut store)?;
-                    diff.changes.push(FlowChange {
-                        from: from.to_string(),
-                        effect: effect(old, new),
-                        old: old.clone(),
-                        new: new.clone(),
-                        certain,
-                        hosts,
-                        each_alone,
-                        packets: Told::of(&space, &store, asked, set)?,
-                    });
+                    let key = (effect(old, new), old.roughly(), new.roughly(), certain, hosts, each_alone);
+                    let one = gathered.entry(key).or_default();
+                    one.set = store.or_else(one.set, set)?;
+                    one.old.note(old);
+                    one.new.note(new);
                 }
             }
+        }
+        for ((effect, old, new, certain, hosts, each_alone), one) in gathered {
+            diff.changes.push(FlowChange {
+                from: from.to_string(),
+                effect,
+                old: one.old.told(old),
+                new: one.new.told(new),
+                certain,
+                hosts,
+                each_alone,
+                packets: Told::of(&space, &store, asked, one.set)?,
+            });
         }
     }
     diff.changes.sort_by(|a, b| (a.effect, &a.from, &a.old, &a.new).cmp(&(b.effect, &b.from, &b.old, &b.new)));

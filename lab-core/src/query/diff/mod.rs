@@ -1,6 +1,7 @@
 //! What a change changes: between two labs, or two rule sets.
 
 pub mod flows;
+pub mod packets;
 
 use crate::model::Host;
 
@@ -39,3 +40,6 @@ fn same_table(a: &crate::model::Table, b: &crate::model::Table) -> bool {
                 && x.rules.iter().zip(&y.rules).all(|(r, s)| r.statements == s.statements)
         })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! What changes of rules do to packets, as told.
+
+use crate::addr::Family;
+use crate::formats::iptables;
+use crate::model::{Host, Ruleset};
+use crate::query::diff::packets::{packets, ChainPackets, Effect, Rules};
+use crate::render;
+
+fn read(table: &str, heads: &str, rules: &str) -> Ruleset {
+    let text = format!("*{table}\n{heads}{rules}COMMIT\n");
+    Ruleset { tables: iptables::parse("iptables.save", text, Family::Ipv4).unwrap() }
+}
+
+fn filter(rules: &str) -> Ruleset {
+    read("filter", ":INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n:WEB - [0:0]\n", rules)
+}
+
+fn diff(old: &Ruleset, new: &Ruleset) -> Vec<ChainPackets> {
+    let host = Host::default();
+    packets(Rules { host: &host, ruleset: old }, Rules { host: &host, ruleset: new }).unwrap()
+}
+
+fn shown(old: &Ruleset, new: &Ruleset) -> String {
+    render::diff::packets(&diff(old, new))
+}
+
+#[test]
+fn rules_that_change_places_without_effect_are_proved_alike() {
+    let old = filter(
+        "-A INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 22 -j ACCEPT\n\
+         -A INPUT -p udp -m udp --dport 53 -j DROP\n\
+         -A INPUT -s 192.0.2.0/24 -j ACCEPT\n",
+    );
+    let new = filter(
+        "-A INPUT -p udp -m udp --dport 53 -j DROP\n\
+         -A INPUT -s 192.0.2.128/25 -j ACCEPT\n\
+         -A INPUT -s 192.0.2.0/25 -j ACCEPT\n\
+         -A INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 22 -j ACCEPT\n",
+    );
+    insta::assert_snapshot!(shown(&old, &new), @"no packet is treated differently: proved for all packets that any chain may meet");
+}
+
+#[test]
+fn an_exception_that_comes_too_late_is_told_with_the_rule_before_it() {
+    let old = filter("-A INPUT -s 10.0.0.0/8 -j ACCEPT\n-A INPUT -s 10.1.0.0/16 -j DROP\n");
+    let new = filter("-A INPUT -s 10.1.0.0/16 -j DROP\n-A INPUT -s 10.0.0.0/8 -j ACCEPT\n");
+    insta::assert_snapshot!(shown(&old, &new));
+}
+
+#[test]
+fn packets_are_told_by_interface_state_and_mark() {
+    let old = filter("-A FORWARD -i eth0 -j WEB\n-A WEB -p tcp -m tcp --dport 80 -j ACCEPT\n");
+    let new = filter(
+        "-A FORWARD -i eth0 ! -o eth1 -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n\
+         -A FORWARD -i eth0 -j WEB\n\
+         -A WEB -p tcp -m tcp --dport 80 -m mark --mark 0x1/0x3 -j ACCEPT\n",
+    );
+    insta::assert_snapshot!(shown(&old, &new));
+}
+
+#[test]
+fn what_is_rewritten_otherwise_is_told() {
+    let heads = ":PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n";
+    let old = read("nat", heads, "-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1\n");
+    let new = read("nat", heads, "-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2:8080\n");
+    insta::assert_snapshot!(shown(&old, &new));
+}
+
+#[test]
+fn what_hangs_on_an_unmodelled_match_is_possible() {
+    let old = filter("-A INPUT -m bpf --bytecode \"1,6 0 0 1\" -j ACCEPT\n");
+    let new = filter("-A INPUT -p tcp -m bpf --bytecode \"1,6 0 0 1\" -j ACCEPT\n");
+    let found = diff(&old, &new);
+    let all: Vec<_> = found.iter().flat_map(|c| &c.treated).collect();
+    assert!(!all.is_empty() && all.iter().all(|t| !t.certain), "{all:?}");
+    assert!(!found[0].depends.is_empty());
+    // The same rule knows the same in both versions.
+    let moved = filter("-A INPUT -p udp -j DROP\n-A INPUT -m bpf --bytecode \"1,6 0 0 1\" -j ACCEPT\n");
+    let found = diff(&old, &moved);
+    let all: Vec<_> = found.iter().flat_map(|c| &c.treated).collect();
+    assert!(all.iter().all(|t| t.packets.iter().all(|p| p.lines.iter().all(|l| l.starts_with("udp")))), "{all:?}");
+}
+
+#[test]
+fn a_policy_and_a_table_that_is_gone_are_told() {
+    let old = filter("");
+    let dropped = read("filter", ":INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n", "");
+    let found = diff(&old, &dropped);
+    assert_eq!((found.len(), found[0].treated.len()), (1, 1));
+    assert_eq!(found[0].treated[0].effect, Effect::Admitted);
+    let gone = diff(&old, &Ruleset::default());
+    assert_eq!(gone.len(), 2, "INPUT and FORWARD dropped");
+    assert!(gone.iter().all(|c| c.treated[0].new.by.is_none()));
+}
