@@ -4,6 +4,7 @@
 //! `cargo bench --bench bars [NAME]`. Public data is read from the folder that
 //! `LAB_DATA` names; generators stand in without it.
 
+mod differences;
 mod fib_data;
 mod forwarding;
 mod hypervisors;
@@ -11,17 +12,19 @@ mod kube;
 mod kube_proxy;
 mod service_matrix;
 mod table;
+mod tuples;
 
 use table::Row;
 
 /// A group of rows by the name that selects it.
 type Group = (&'static str, fn() -> Vec<Row>);
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 5] = [
     ("kube", kube::rows),
     ("forwarding", forwarding::rows),
     ("hypervisors", hypervisors::rows),
     ("service_matrix", service_matrix::rows),
+    ("differences", differences::rows),
 ];
 
 fn main() {

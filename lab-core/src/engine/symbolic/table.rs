@@ -1,11 +1,12 @@
 //! One table of a host as diagrams, kept up to date while its rules change.
 
 use super::chain::{ChainLeaves, End, Leaf, RuleId, TableChains};
+use super::compare::Differing;
 use super::compile::Compiler;
 use super::effects::Effects;
 use crate::model::{Host, Rule, Table};
 use crate::semantics::sets::Sets;
-use crate::space::{Error, Header, Ref};
+use crate::space::{is_oracle, Error, Header, Ref, Store};
 
 /// The diagrams of one table, with everything they need: to look packets up
 /// in, and to try changes of rules on.
@@ -123,6 +124,61 @@ impl<'a> TableDiagrams<'a> {
         Decided { end: &decides.end, rule: decides.rule, effects }
     }
 
+    /// What a base chain, by its index in the table, comes to now: to ask later
+    /// what [`TableDiagrams::differing`] since; [`TableDiagrams::collect`] ends that.
+    pub fn mark(&self, base: usize) -> Option<Ref> {
+        self.bases.iter().find(|b| b.index == base).map(|b| b.whole)
+    }
+
+    /// The packets that a base chain treats otherwise since it was marked, by
+    /// the rules that decided and decide.
+    ///
+    /// Cost: those parts of its diagram that edits have made anew.
+    ///
+    /// # Errors
+    /// If the diagrams outgrow their budget.
+    pub fn differing(&mut self, base: usize, mark: Ref) -> Result<Vec<Differing>, Error> {
+        let Some(Base { whole, policy, .. }) = self.bases.iter().find(|b| b.index == base) else {
+            return Ok(Vec::new());
+        };
+        let leaves = &self.leaves;
+        let decided = |leaf: u32| match leaves.value(leaf) {
+            None => policy.clone(),
+            Some(found) if matches!(found.end, End::Fall | End::Return) => {
+                Leaf { effects: found.effects.clone(), ..policy.clone() }
+            }
+            Some(found) => found.clone(),
+        };
+        let mut pairs: Vec<(Leaf, Leaf)> = Vec::new();
+        let mut numbers = std::collections::HashMap::<(u32, u32), Ref>::new();
+        let store = &mut self.sets.store;
+        let told = store.differ(mark, *whole, &mut |a, b| {
+            *numbers.entry((a, b)).or_insert_with(|| {
+                let (old, new) = (decided(a), decided(b));
+                if (&old.end, &old.effects) == (&new.end, &new.effects) {
+                    return Ref::NONE;
+                }
+                pairs.push((old, new));
+                Ref::leaf(pairs.len() as u32)
+            })
+        })?;
+        let mut found = Vec::new();
+        for (number, (old, new)) in pairs.into_iter().enumerate() {
+            let set = store.where_leaf(told, &|leaf| leaf == number as u32 + 1)?;
+            let may = store.forget(set, &is_oracle, true)?;
+            let must = store.forget(set, &is_oracle, false)?;
+            if !may.is_none() {
+                found.push(Differing { old, new, may, must });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The diagrams that the sets found are of.
+    pub fn store(&mut self) -> &mut Store {
+        &mut self.sets.store
+    }
+
     /// Puts a rule into a chain, by its index, before the rule at `place`
     /// (from 0) or at the end.
     ///
@@ -238,6 +294,28 @@ mod tests {
             edited.remove(chain, place).unwrap();
             assert_eq!(endings(&edited), first, "{line}");
         }
+    }
+
+    #[test]
+    fn an_edit_is_told_by_the_packets_it_treats_otherwise() {
+        let (host, table) = (Host::default(), read(RULES));
+        let mut diagrams = TableDiagrams::new(&host, &table).unwrap();
+        let mark = diagrams.mark(0).unwrap();
+        assert!(diagrams.differing(0, mark).unwrap().is_empty());
+        // What was dropped by the policy, and by A, is accepted by B now.
+        let accept = rule("-A B -s 10.0.0.4/31 -j ACCEPT\n", 2);
+        let id = diagrams.insert(2, 0, &accept).unwrap();
+        let found = diagrams.differing(0, mark).unwrap();
+        assert_eq!(found.len(), 1);
+        let one = &found[0];
+        assert_eq!((&one.old.end, &one.new.end, one.new.rule), (&End::Drop, &End::Accept, Some(id)));
+        assert_eq!(one.old.rule.and_then(|id| diagrams.place(id)), Some((0, None)));
+        let example = diagrams.store().example(one.must).unwrap();
+        assert_eq!(diagrams.lookup(0, &example).rule, Some(id));
+        // A rule that does what would be done anyway is no difference.
+        diagrams.remove(2, 0).unwrap();
+        diagrams.insert(0, 3.min(table.chains[0].rules.len()), &rule("-A FORWARD -j DROP\n", 0)).unwrap();
+        assert!(diagrams.differing(0, mark).unwrap().is_empty());
     }
 
     #[test]

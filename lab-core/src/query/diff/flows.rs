@@ -193,25 +193,26 @@ impl FlowDiff {
 }
 
 /// What becomes of the packets of one sender.
-struct Fates {
-    known: BTreeMap<Fate, Ref>,
+pub(in crate::query) struct Fates {
+    pub known: BTreeMap<Fate, Ref>,
 }
 
 /// Answers what becomes of packets from one lab, in a store shared with
 /// others.
-struct Side<'a> {
-    asker: Asker<'a>,
-    headers: Ref,
+pub(in crate::query) struct Side<'a> {
+    pub asker: Asker<'a>,
+    pub headers: Ref,
 }
 
 impl<'a> Side<'a> {
-    fn new(lab: &'a Lab, headers: &Headers, groups: &Lab) -> Result<Self, Error> {
+    pub fn new(lab: &'a Lab, headers: &Headers, groups: &Lab) -> Result<Self, Error> {
         let mut asker = Asker::new(lab);
         let headers = asker.headers_beside(headers, groups)?;
         Ok(Side { asker, headers })
     }
 
-    fn fates(&mut self, from: &End, shared: &mut Store) -> Result<Fates, Error> {
+    /// What becomes of the packets that one end sends.
+    pub fn fates(&mut self, from: &End, shared: &mut Store) -> Result<Fates, Error> {
         let mut known = BTreeMap::new();
         let there = match from {
             End::Host(name) => self.asker.lab.hosts.contains_key(name),
@@ -399,7 +400,8 @@ pub fn flows(old: &Lab, new: &Lab, headers: &Headers) -> Result<FlowDiff, Error>
     Ok(diff)
 }
 
-fn senders(old: &Lab, new: &Lab) -> Vec<End> {
+/// Who sends in either lab.
+pub(in crate::query) fn senders(old: &Lab, new: &Lab) -> Vec<End> {
     let names: BTreeSet<&String> = old.hosts.keys().chain(new.hosts.keys()).collect();
     names.into_iter().map(|name| End::Host(name.clone())).chain([End::Outside]).collect()
 }
