@@ -1,6 +1,7 @@
 //! Questions about a lab, and their answers as data.
 
 pub mod classes;
+pub mod diff;
 pub mod ends;
 mod error;
 pub mod flows;
