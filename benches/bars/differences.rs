@@ -144,8 +144,8 @@ fn of_services(services: u32) -> Vec<Row> {
             .and_then(|()| diagrams.insert(chain, at, rule))
             .and_then(|_| diagrams.differing(PREROUTING, mark));
         times.push(start.elapsed());
-        if !done.is_ok_and(|found| found.len() == 1) {
-            wrong = Some("not one difference".to_owned());
+        if !done.is_ok_and(|found| !found.is_empty()) {
+            wrong = Some("no difference".to_owned());
         }
     }
     let took = quantile(&mut times, 0.5);

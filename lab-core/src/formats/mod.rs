@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod bridge_vlan;
+pub mod command;
 mod device;
 mod error;
 pub mod fdb;

@@ -10,7 +10,7 @@ use super::{names, Error};
 use crate::addr::Family;
 use crate::model::{NextHop, Origin, Route, RouteKind, RouteTable, Scope};
 
-const KINDS: [(&str, RouteKind); 10] = [
+pub(super) const KINDS: [(&str, RouteKind); 10] = [
     ("unicast", RouteKind::Unicast),
     ("local", RouteKind::Local),
     ("broadcast", RouteKind::Broadcast),
@@ -47,7 +47,7 @@ const HARMLESS_METRICS: [&str; 13] = [
     "fastopen_no_cookie",
 ];
 
-fn any(family: Family) -> IpNet {
+pub(super) fn any(family: Family) -> IpNet {
     match family {
         Family::Ipv4 => IpNet::V4(ipnet::Ipv4Net::default()),
         Family::Ipv6 => IpNet::V6(ipnet::Ipv6Net::default()),

@@ -4,6 +4,7 @@
 //! doc comment says; enums are closed so that each engine must treat every
 //! variant.
 
+mod change;
 mod device;
 mod host;
 mod interface;
@@ -22,6 +23,7 @@ mod sysctl;
 mod target;
 mod text;
 
+pub use change::{Change, HostChange, RouteKey, TableId};
 pub use device::{Bond, BridgeVlan, MacvlanMode, Tunnel, TunnelKind, VlanTag, Wireguard, WireguardPeer};
 pub use host::{Host, HostKind, Part, Unmodelled};
 pub use interface::{Address, Bridge, BridgePort, Interface, InterfaceKind, Scope, Vxlan};

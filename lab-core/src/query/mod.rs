@@ -8,6 +8,7 @@ pub mod flows;
 pub mod matrix;
 pub mod observed;
 pub mod paths;
+pub mod plan;
 pub mod policy;
 pub mod predict;
 pub mod reach;

@@ -71,13 +71,23 @@ pub fn nic(host: &mut Host, number: u8, name: &str, kind: InterfaceKind, address
         InterfaceKind::Tunnel(tunnel) => tunnel.kind.is_ethernet(),
         _ => true,
     };
-    let own: Vec<Address> = addresses.iter().filter_map(|text| address_of(text)).collect();
+    let mut own: Vec<Address> = Vec::new();
+    for mut address in addresses.iter().filter_map(|text| address_of(text)) {
+        // Of an IPv4 subnet, the kernel takes the first address as the one.
+        let subnet = |a: &Address| a.net().map(|net| net.trunc());
+        address.secondary = address.address.is_ipv4() && own.iter().any(|a| subnet(a) == subnet(&address));
+        own.push(address);
+    }
     for address in &own {
         let (a, Some(net)) = (address.address, address.net()) else { continue };
         let mut add = |kind, destination: IpNet, table| {
             let link = matches!(kind, RouteKind::Unicast | RouteKind::Broadcast);
             let mut made = route(kind, destination, table);
-            made.scope = if link { Scope::Link } else { Scope::Host };
+            made.scope = match (a.is_ipv6(), link) {
+                (true, _) => Scope::Global,
+                (false, true) => Scope::Link,
+                (false, false) => Scope::Host,
+            };
             made.prefsrc = a.is_ipv4().then_some(a);
             made.protocol = "kernel".into();
             made.metric = if a.is_ipv6() && kind == RouteKind::Unicast { 256 } else { 0 };
@@ -85,6 +95,9 @@ pub fn nic(host: &mut Host, number: u8, name: &str, kind: InterfaceKind, address
             host.routes.push(made);
         };
         add(RouteKind::Local, IpNet::from(a), RouteTable::LOCAL);
+        if address.secondary {
+            continue;
+        }
         if loopback {
             if a.is_ipv4() {
                 add(RouteKind::Local, net.trunc(), RouteTable::LOCAL);

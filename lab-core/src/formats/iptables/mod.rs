@@ -11,6 +11,7 @@ mod names;
 mod options;
 mod print;
 mod print_match;
+mod single;
 mod table;
 mod targets;
 mod values;
@@ -24,6 +25,9 @@ pub use coverage::{coverage_table, Coverage, Extension, MATCHES, TARGETS};
 pub(super) use lexer::{words, Word};
 pub(super) use names::{icmp_name, icmp_type};
 pub use print::print;
+pub(super) use print::rule_text;
+pub(super) use single::rule;
+pub(crate) use table::{base as built_in_chain, built_in};
 pub(super) use values::{address, address_range, dashed_ports};
 
 use super::{Error, ErrorKind};

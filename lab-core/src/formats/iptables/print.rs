@@ -58,6 +58,26 @@ fn quote_name(name: &str) -> String {
     }
 }
 
+/// A rule's options as a line of `iptables-save` has them behind the chain.
+/// What iptables has no words for is named.
+pub(in crate::formats) fn rule_text(of: &Rule) -> Result<String, &'static str> {
+    for statement in &of.statements {
+        match statement {
+            Statement::Match(Match::Nft(_)) => return Err("an expression of nft in a rule of iptables"),
+            Statement::Target(Target::VerdictMap { .. } | Target::Mangle(..) | Target::Limit { .. }) => {
+                return Err("a statement of nft in a rule of iptables");
+            }
+            Statement::Target(Target::Nat { range, .. })
+                if matches!(range.address, Some(NatAddress::Computed(_))) =>
+            {
+                return Err("an address from a map in a rule of iptables");
+            }
+            Statement::Match(_) | Statement::Target(_) => {}
+        }
+    }
+    Ok(rule(of))
+}
+
 /// A rule's options, each with a blank before it.
 fn rule(rule: &Rule) -> String {
     let conditions = || {

@@ -41,8 +41,19 @@ pub(super) struct Reader<'a> {
     jumps: Vec<Jump>,
 }
 
+/// The chains that a table has from the start, as `iptables-save` lists them.
+pub(crate) fn built_in(table: &str) -> &'static [&'static str] {
+    match table {
+        "raw" => &["PREROUTING", "OUTPUT"],
+        "mangle" => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
+        "nat" => &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"],
+        "filter" | "security" => &["INPUT", "FORWARD", "OUTPUT"],
+        _ => &[],
+    }
+}
+
 /// Where the kernel hooks a chain of a table in, by its name.
-fn base(table: &str, chain: &str) -> Option<BaseChain> {
+pub(crate) fn base(table: &str, chain: &str) -> Option<BaseChain> {
     let hook = match chain {
         "PREROUTING" => Hook::Prerouting,
         "INPUT" => Hook::Input,
@@ -103,6 +114,14 @@ impl<'a> Reader<'a> {
 
     pub fn name(&self) -> &str {
         &self.table.name
+    }
+
+    /// Takes a chain for there, though no line declares it.
+    pub fn chain_there(&mut self, name: &'a str) -> Result<(), ErrorKind> {
+        match self.chains.contains_key(name) {
+            true => Ok(()),
+            false => self.declare(0, Cow::Borrowed(name), None),
+        }
     }
 
     /// Takes a line that is neither blank nor a comment.

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 pub use print::print;
+pub(super) use print::{HOOKS, KINDS};
 
 use super::json::{self, Fields};
 use super::{Error, ErrorKind};

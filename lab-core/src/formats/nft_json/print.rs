@@ -5,7 +5,7 @@ use serde_json::{json, Map, Value};
 use super::super::json::Object;
 use crate::model::{Backend, BaseChain, Chain, ChainKind, Hook, Policy, Rule, Table};
 
-pub(super) const HOOKS: [(&str, Hook); 6] = [
+pub(in crate::formats) const HOOKS: [(&str, Hook); 6] = [
     ("ingress", Hook::Ingress),
     ("prerouting", Hook::Prerouting),
     ("input", Hook::Input),
@@ -14,7 +14,7 @@ pub(super) const HOOKS: [(&str, Hook); 6] = [
     ("postrouting", Hook::Postrouting),
 ];
 
-pub(super) const KINDS: [(&str, ChainKind); 3] =
+pub(in crate::formats) const KINDS: [(&str, ChainKind); 3] =
     [("filter", ChainKind::Filter), ("nat", ChainKind::Nat), ("route", ChainKind::Route)];
 
 fn wrap(sort: &str, object: Object) -> Value {

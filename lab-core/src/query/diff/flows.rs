@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::engine::symbolic::{Ending, Flowed};
 use crate::model::{Decision, Lab};
+use super::edits::edits;
 use crate::query::ends::End;
 use crate::query::flows::{Asker, Headers, Home};
 use crate::query::reach::{changes, place, Told};
@@ -334,7 +335,7 @@ fn effect(old: &Fate, new: &Fate) -> Effect {
 /// # Ok::<(), lab_core::query::Error>(())
 /// ```
 pub fn flows(old: &Lab, new: &Lab, headers: &Headers) -> Result<FlowDiff, Error> {
-    let hosts = differing_hosts(old, new);
+    let hosts = differing_hosts(old, new)?;
     let mut diff =
         FlowDiff { schema: "lab.flows/1", new: !headers.any, hosts: hosts.clone(), changes: Vec::new() };
     if hosts.is_empty() && old.links == new.links {
@@ -406,15 +407,15 @@ pub(in crate::query) fn senders(old: &Lab, new: &Lab) -> Vec<End> {
     names.into_iter().map(|name| End::Host(name.clone())).chain([End::Outside]).collect()
 }
 
-/// The hosts that differ in what packets may meet; counters, origins and the
-/// like aside.
-pub fn differing_hosts(old: &Lab, new: &Lab) -> Vec<String> {
-    let names: BTreeSet<&String> = old.hosts.keys().chain(new.hosts.keys()).collect();
-    let differs = |name: &&String| match (old.hosts.get(*name), new.hosts.get(*name)) {
-        (Some(a), Some(b)) => !std::sync::Arc::ptr_eq(a, b) && !super::same_host(a, b),
-        _ => true,
+/// The hosts that differ in what packets may meet.
+fn differing_hosts(old: &Lab, new: &Lab) -> Result<Vec<String>, Error> {
+    let mut names: BTreeSet<String> = edits(old, new)?.hosts.into_iter().map(|h| h.host).collect();
+    let lone = |a: &Lab, b: &Lab| -> Vec<String> {
+        a.hosts.keys().filter(|name| !b.hosts.contains_key(*name)).cloned().collect()
     };
-    names.into_iter().filter(differs).cloned().collect()
+    names.extend(lone(old, new));
+    names.extend(lone(new, old));
+    Ok(names.into_iter().collect())
 }
 
 /// Labs with the change of some hosts alone, to find whose change does what.
