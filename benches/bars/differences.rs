@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use lab_core::addr::Family;
+use lab_core::engine::symbolic::TableDiagrams;
 use lab_core::formats::iptables;
 use lab_core::model::{Host, Ruleset, Table};
 use lab_core::query::diff::packets::{packets, ChainPackets, Rules};
-use lab_core::engine::symbolic::TableDiagrams;
 
 use crate::table::{quantile, time, Row};
 use crate::{kube_proxy, tuples};
@@ -47,7 +47,10 @@ fn compared(old: &str, new: &str) -> (Duration, Vec<ChainPackets>) {
     (start.elapsed(), found.unwrap_or_default())
 }
 
-fn best(runs: usize, mut run: impl FnMut() -> (Duration, Vec<ChainPackets>)) -> (Duration, Vec<ChainPackets>) {
+fn best(
+    runs: usize,
+    mut run: impl FnMut() -> (Duration, Vec<ChainPackets>),
+) -> (Duration, Vec<ChainPackets>) {
     let first = run();
     (1..runs).map(|_| run()).fold(first, |best, next| if next.0 < best.0 { next } else { best })
 }
@@ -115,11 +118,18 @@ fn of_services(services: u32) -> Vec<Row> {
     let size = format!("{services} Services");
     let text = kube_proxy::table(services);
     let (old, new) = (kube_proxy::endpoint(services / 2, 0), "10.255.255.1");
-    let changed = text.replace(&format!("{old}:"), &format!("{new}:")).replace(&format!("{old}/32"), &format!("{new}/32"));
+    let changed = text
+        .replace(&format!("{old}:"), &format!("{new}:"))
+        .replace(&format!("{old}/32"), &format!("{new}/32"));
     let (took, found) = best(3, || compared(&text, &changed));
     let wrong = found.is_empty().then(|| "no difference".to_owned());
-    let mut rows =
-        vec![row("one Service changed, read and compared", &size, took, Some(Duration::from_millis(300)), wrong)];
+    let mut rows = vec![row(
+        "one Service changed, read and compared",
+        &size,
+        took,
+        Some(Duration::from_millis(300)),
+        wrong,
+    )];
     let loaded = read(&text);
     let Some(table) = loaded.tables.first() else { return rows };
     let host = Host::default();
@@ -127,7 +137,8 @@ fn of_services(services: u32) -> Vec<Row> {
     // The rule that sends to the endpoint, as it was and as it is.
     let after = read(&changed);
     let place = table.chains.iter().zip(&after.tables[0].chains).enumerate().find_map(|(chain, (a, b))| {
-        let at = a.rules.iter().zip(&b.rules).position(|(x, y)| x.text != y.text && x.text.contains("DNAT"))?;
+        let at =
+            a.rules.iter().zip(&b.rules).position(|(x, y)| x.text != y.text && x.text.contains("DNAT"))?;
         Some((chain, at, b.rules[at].clone()))
     });
     let Some((chain, at, rule)) = place else { return rows };

@@ -2,6 +2,7 @@
 //! [`crate::render`], nothing else.
 
 mod diff;
+mod plan;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,8 @@ enum Command {
     },
     /// What a change changes: which flows it opens and cuts, and by which rules.
     Diff(diff::DiffArgs),
+    /// An order of steps from one lab to another that hurts nobody on the way.
+    Plan(plan::PlanArgs),
     /// Answer the snapshot's probes.json, in the form of truth.json.
     Predict {
         /// The snapshot folder.
@@ -230,6 +233,7 @@ where
             open(snapshot, what_if).and_then(|lab| run_matrix(&lab, service, format, *ipv6, out))
         }
         Command::Diff(args) => diff::run(args, cli.json, out),
+        Command::Plan(args) => plan::run(args, cli.json, out),
         Command::Predict { snapshot } => run_predict(snapshot, out),
         Command::Check { observed: true, paths, .. } => run_observed(paths, cli.json, out),
         Command::Check { paths, what_if, coverage, .. } => {

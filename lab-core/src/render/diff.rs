@@ -9,7 +9,7 @@ use crate::query::diff::flows::{Answered, Effect, Fate, FlowChange, FlowDiff};
 use crate::query::diff::packets::{self, ChainPackets, Deed, MetPackets, Treated};
 use crate::query::reach::Told;
 
-fn told(out: &mut String, level: usize, told: &Told) {
+pub(super) fn told(out: &mut String, level: usize, told: &Told) {
     let indent = 2 * level;
     for line in &told.lines {
         let _ = writeln!(out, "{:indent$}{line}", "");
@@ -76,7 +76,8 @@ pub fn flows(diff: &FlowDiff) -> String {
     let mut out = String::new();
     let kind = if diff.new { "new connection" } else { "packet" };
     if diff.is_empty() {
-        let _ = writeln!(out, "no {kind} from any host, or from outside, is treated differently: proved for all");
+        let _ =
+            writeln!(out, "no {kind} from any host, or from outside, is treated differently: proved for all");
         return out;
     }
     let mut last = String::new();
@@ -169,15 +170,12 @@ fn treated(out: &mut String, treated: &Treated) {
 pub fn packets(diff: &[ChainPackets]) -> String {
     let mut out = String::new();
     if diff.is_empty() {
-        return "no packet is treated differently: proved for all packets that any chain may meet\n".to_owned();
+        return "no packet is treated differently: proved for all packets that any chain may meet\n"
+            .to_owned();
     }
     for chain in diff {
         let host = if chain.host.is_empty() { String::new() } else { format!("{}: ", chain.host) };
-        let _ = writeln!(
-            out,
-            "{}",
-            safe(&format!("{host}{} {} {}", chain.family, chain.table, chain.chain))
-        );
+        let _ = writeln!(out, "{}", safe(&format!("{host}{} {} {}", chain.family, chain.table, chain.chain)));
         for one in &chain.treated {
             treated(&mut out, one);
         }

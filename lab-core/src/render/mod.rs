@@ -3,6 +3,7 @@
 mod check;
 pub mod diff;
 mod matrix;
+pub mod plan;
 mod policy;
 pub mod predictions;
 mod reach;

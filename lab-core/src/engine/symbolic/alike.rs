@@ -159,10 +159,7 @@ impl Exact<'_, '_> {
     fn meet(&mut self, a: &Rule, b: &Rule) -> bool {
         let calls = |rule| {
             targets(rule).any(|t| {
-                matches!(
-                    t,
-                    Target::Verdict(Verdict::Jump(_) | Verdict::Goto(_)) | Target::VerdictMap { .. }
-                )
+                matches!(t, Target::Verdict(Verdict::Jump(_) | Verdict::Goto(_)) | Target::VerdictMap { .. })
             })
         };
         if calls(a) || calls(b) {
@@ -207,12 +204,7 @@ struct Placed<'a> {
 /// that comes there, if what they call does; none: not in few.
 ///
 /// `same_host`: whether the versions are asked on hosts that are alike.
-pub(super) fn regions(
-    old: &[Alone],
-    new: &[Alone],
-    same_host: bool,
-    exact: &mut Exact,
-) -> Option<Vec<Cube>> {
+pub(super) fn regions(old: &[Alone], new: &[Alone], same_host: bool, exact: &mut Exact) -> Option<Vec<Cube>> {
     let mut found: Vec<Cube> = Vec::new();
     // Rules that are in both, each with its like in order.
     let mut waiting: HashMap<Cow<str>, Vec<usize>, foldhash::fast::RandomState> = HashMap::default();

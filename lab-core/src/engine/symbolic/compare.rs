@@ -174,7 +174,12 @@ impl<'a> Comparison<'a> {
     }
 
     /// A base chain of a version; every packet has a leaf.
-    fn diagram(&mut self, side: usize, version: Option<Version<'a>>, base: Option<usize>) -> Result<Ref, Error> {
+    fn diagram(
+        &mut self,
+        side: usize,
+        version: Option<Version<'a>>,
+        base: Option<usize>,
+    ) -> Result<Ref, Error> {
         self.sets.forget_hosts();
         match (version, base) {
             (Some(Version { host, table }), Some(index)) => {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::edits::edits;
 use crate::engine::symbolic::{Ending, Flowed};
 use crate::model::{Decision, Lab};
-use super::edits::edits;
 use crate::query::ends::End;
 use crate::query::flows::{Asker, Headers, Home};
 use crate::query::reach::{changes, place, Told};
@@ -397,7 +397,8 @@ pub fn flows(old: &Lab, new: &Lab, headers: &Headers) -> Result<FlowDiff, Error>
             });
         }
     }
-    diff.changes.sort_by(|a, b| (a.effect, &a.from, &a.old, &a.new).cmp(&(b.effect, &b.from, &b.old, &b.new)));
+    diff.changes
+        .sort_by(|a, b| (a.effect, &a.from, &a.old, &a.new).cmp(&(b.effect, &b.from, &b.old, &b.new)));
     Ok(diff)
 }
 

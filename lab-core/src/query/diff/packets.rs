@@ -156,9 +156,11 @@ pub fn packets(old: Rules, new: Rules) -> Result<Vec<ChainPackets>, Error> {
     let mut found = Vec::new();
     let id = |t: &Table| (t.backend, t.family, t.name.clone(), t.xtables);
     let tables: Vec<(Option<&Table>, Option<&Table>)> = {
-        let kept = old.ruleset.tables.iter().map(|t| {
-            (Some(t), new.ruleset.tables.iter().find(|other| id(other) == id(t)))
-        });
+        let kept = old
+            .ruleset
+            .tables
+            .iter()
+            .map(|t| (Some(t), new.ruleset.tables.iter().find(|other| id(other) == id(t))));
         let added = new.ruleset.tables.iter().filter(|t| !old.ruleset.tables.iter().any(|o| id(o) == id(t)));
         kept.chain(added.map(|t| (None, Some(t)))).collect()
     };
@@ -178,7 +180,9 @@ pub fn packets(old: Rules, new: Rules) -> Result<Vec<ChainPackets>, Error> {
             for one in &differing {
                 told(&mut comparison, &space, at, one, &mut treated)?;
             }
-            treated.sort_by(|x, y| (x.effect, place(&x.new), place(&x.old)).cmp(&(y.effect, place(&y.new), place(&y.old))));
+            treated.sort_by(|x, y| {
+                (x.effect, place(&x.new), place(&x.old)).cmp(&(y.effect, place(&y.new), place(&y.old)))
+            });
             found.push(ChainPackets {
                 host: host.name.clone(),
                 backend: table.backend,
@@ -200,10 +204,7 @@ fn place(deed: &Deed) -> (Option<Text>, Option<usize>) {
 }
 
 /// Base chains by name and place, each by its index in either version.
-fn bases(
-    before: Option<Version>,
-    after: Option<Version>,
-) -> Vec<(BaseChain, Option<usize>, Option<usize>)> {
+fn bases(before: Option<Version>, after: Option<Version>) -> Vec<(BaseChain, Option<usize>, Option<usize>)> {
     type Key = (Text, Hook, i32, bool);
     let all = |version: Option<Version>| -> Vec<(Key, BaseChain, usize)> {
         let chains = version.map(|v| v.table.chains.as_slice()).unwrap_or_default();
@@ -286,9 +287,7 @@ fn told(
                 info: INFO.get(header.get(Field::CtState) as usize).copied().unwrap_or(Info::New),
             };
             let steps = |version: Option<Version>, base: Option<usize>, last: &Deed| -> Vec<RuleStep> {
-                let run = version.and_then(|v| {
-                    Some(meet(v.host, v.table, v.table.chains.get(base?)?, &met))
-                });
+                let run = version.and_then(|v| Some(meet(v.host, v.table, v.table.chains.get(base?)?, &met)));
                 // What hangs on more of its connection is not shown.
                 run.filter(|steps| ends_at(steps, last)).unwrap_or_default()
             };
@@ -459,7 +458,8 @@ fn condition(condition: &Condition, names: &Names) -> String {
         values.retain(|range| *range != (0..=0));
     }
     let not = if negated { "not " } else { "" };
-    let named = matches!(condition.field, Field::Iif | Field::Oif | Field::PhysIn | Field::PhysOut | Field::CtState);
+    let named =
+        matches!(condition.field, Field::Iif | Field::Oif | Field::PhysIn | Field::PhysOut | Field::CtState);
     let list = |show: &dyn Fn(u128) -> String| -> String {
         let each = |range: &RangeInclusive<u128>| match range.end() - range.start() {
             0 => show(*range.start()),
@@ -574,7 +574,8 @@ fn effects(effects: &Effects) -> Vec<String> {
         }
     }
     if effects.tos != (u8::MAX, 0) {
-        parts.push(format!("setting the type of service to {:#x} under {:#x}", effects.tos.1, !effects.tos.0));
+        parts
+            .push(format!("setting the type of service to {:#x} under {:#x}", effects.tos.1, !effects.tos.0));
     }
     parts.extend(effects.ttl.iter().map(|operation| format!("changing the TTL ({operation:?})")));
     use crate::engine::symbolic::Tracking;

@@ -61,8 +61,10 @@ fn packets_are_told_by_interface_state_and_mark() {
 #[test]
 fn what_is_rewritten_otherwise_is_told() {
     let heads = ":PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n";
-    let old = read("nat", heads, "-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1\n");
-    let new = read("nat", heads, "-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2:8080\n");
+    let old =
+        read("nat", heads, "-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1\n");
+    let new =
+        read("nat", heads, "-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2:8080\n");
     insta::assert_snapshot!(shown(&old, &new));
 }
 
@@ -78,7 +80,10 @@ fn what_hangs_on_an_unmodelled_match_is_possible() {
     let moved = filter("-A INPUT -p udp -j DROP\n-A INPUT -m bpf --bytecode \"1,6 0 0 1\" -j ACCEPT\n");
     let found = diff(&old, &moved);
     let all: Vec<_> = found.iter().flat_map(|c| &c.treated).collect();
-    assert!(all.iter().all(|t| t.packets.iter().all(|p| p.lines.iter().all(|l| l.starts_with("udp")))), "{all:?}");
+    assert!(
+        all.iter().all(|t| t.packets.iter().all(|p| p.lines.iter().all(|l| l.starts_with("udp")))),
+        "{all:?}"
+    );
 }
 
 #[test]

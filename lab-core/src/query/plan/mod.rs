@@ -11,11 +11,13 @@ use serde::Serialize;
 pub use promise::Hurt;
 
 use super::diff::edits::edits;
+use super::ends;
 use super::flows::Headers;
 use super::policy::{self, Judged, Met, Policy};
 use super::what_if::{what_if, HostChange};
 use super::Error;
-use crate::model::{Host, Lab};
+use crate::formats::command;
+use crate::model::Lab;
 use promise::Promise;
 use search::{Search, State};
 use units::{units, Grain, Unit};
@@ -27,16 +29,12 @@ pub struct Step {
     pub host: String,
     /// What is done: one change, or those of one table at once.
     pub changes: Vec<HostChange>,
+    /// The commands that do it, for a POSIX shell that root runs.
+    pub commands: Vec<String>,
     /// What takes it back, in this order.
-    pub undo: Vec<HostChange>,
+    pub undo: Vec<String>,
     /// What it admits or cuts that it should not, until later steps mend it.
     pub hurts: Vec<Hurt>,
-    /// The host as it is before the step.
-    #[serde(skip)]
-    pub before: Box<Host>,
-    /// The host as it is after the step.
-    #[serde(skip)]
-    pub after: Box<Host>,
 }
 
 /// Why there is no plan.
@@ -173,31 +171,53 @@ fn searching<'a>(
 fn steps(
     old: &Lab,
     units: &[Unit],
-    order: &[usize],
+    order: &[Vec<usize>],
     states: &HashMap<units::Done, State>,
     promise: &Promise,
 ) -> Result<Vec<Step>, Error> {
     let mut lab = old.clone();
     let mut done = 0;
     let mut steps = Vec::new();
-    for unit in order {
-        let one = &units[*unit];
-        let (after, changes) = one.apply(&lab, done)?;
-        done |= 1 << unit;
+    for which in order {
+        let Some(one) = which.first().and_then(|unit| units.get(*unit)) else { continue };
+        let (after, changes) = units::apply(units, which, &lab, done)?;
+        done = which.iter().fold(done, |set, unit| set | units::bit(*unit));
         let hurts = match states.get(&done) {
             Some(State::Hurts(broken, _)) => promise.told(broken)?,
             _ => Vec::new(),
         };
-        let host = |lab: &Lab| Box::new(lab.host(&one.host).cloned().unwrap_or_default());
+        let back = units::undo(&lab, &changes)?;
         steps.push(Step {
             host: one.host.clone(),
-            undo: units::undo(&lab, &changes)?,
+            commands: commands(&lab, &changes)?,
+            undo: commands(&after, &back)?,
             changes,
             hurts,
-            before: host(&lab),
-            after: host(&after),
         });
         lab = after;
     }
     Ok(steps)
+}
+
+/// Changes as commands, each for the host as those before it leave it.
+fn commands(lab: &Lab, changes: &[HostChange]) -> Result<Vec<String>, Error> {
+    let mut lab = lab.clone();
+    let mut commands = Vec::new();
+    let mut left = changes.iter().peekable();
+    while let Some(one) = left.next() {
+        let host = ends::host(&lab, &one.host)?;
+        let unsaid = |e: command::Error| Error::Unfit(format!("{}: {e}", one.host));
+        match left.next_if(|next| units::takes_the_place(&next.change, &one.change)) {
+            Some(next) => {
+                let add = command::print(host, &next.change).map_err(unsaid)?;
+                commands.push(add.replacen(" add ", " replace ", 1));
+                lab = what_if(&lab, &[one.clone(), next.clone()])?;
+            }
+            None => {
+                commands.push(command::print(host, &one.change).map_err(unsaid)?);
+                lab = what_if(&lab, std::slice::from_ref(one))?;
+            }
+        }
+    }
+    Ok(commands)
 }

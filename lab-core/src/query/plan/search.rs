@@ -5,10 +5,13 @@ use std::collections::{HashMap, HashSet};
 use num_bigint::BigUint;
 
 use super::promise::{Broken, Promise};
-use super::units::{Done, Unit};
+use super::units::{apply, bit, moves, Done, Unit};
 use crate::model::Lab;
 use crate::query::policy::{self, Policy};
 use crate::query::Error;
+
+/// Units in order, those of one step together.
+pub(super) type Order = Vec<Vec<usize>>;
 
 /// What is known of a state.
 #[derive(Clone, Debug)]
@@ -68,21 +71,17 @@ impl Search<'_> {
 
     /// An order from a state on, if there is one; `dead` holds states from
     /// which there is none.
-    pub fn from(&mut self, done: Done, lab: &Lab, dead: &mut HashSet<Done>) -> Result<Option<Vec<usize>>, Error> {
+    pub fn from(&mut self, done: Done, lab: &Lab, dead: &mut HashSet<Done>) -> Result<Option<Order>, Error> {
         if done == self.all() {
             return Ok(Some(Vec::new()));
         }
-        for unit in 0..self.units.len() {
-            let bit = 1 << unit;
-            if done & bit != 0 || self.units[unit].after & !done != 0 {
-                continue;
-            }
-            let next = done | bit;
+        for which in moves(self.units, done) {
+            let next = which.iter().fold(done, |set, unit| set | bit(*unit));
             if dead.contains(&next) {
                 continue;
             }
             // What a kernel refuses here may be taken later.
-            let Ok((after, _)) = self.units[unit].apply(lab, done) else { continue };
+            let Ok((after, _)) = apply(self.units, &which, lab, done) else { continue };
             let passable = match self.state(next, &after)? {
                 State::Good => true,
                 State::Hurts(..) => self.allowed.contains(&next),
@@ -90,7 +89,7 @@ impl Search<'_> {
             };
             if passable {
                 if let Some(mut rest) = self.from(next, &after, dead)? {
-                    rest.insert(0, unit);
+                    rest.insert(0, which);
                     return Ok(Some(rest));
                 }
             }
@@ -101,7 +100,7 @@ impl Search<'_> {
 
     /// An order in which some steps hurt, as little as can be found, where
     /// there is none without.
-    pub fn with_hurt(&mut self, start: &Lab) -> Result<Option<Vec<usize>>, Error> {
+    pub fn with_hurt(&mut self, start: &Lab) -> Result<Option<Order>, Error> {
         loop {
             if let Some(order) = self.from(0, start, &mut HashSet::new())? {
                 return Ok(Some(order));
