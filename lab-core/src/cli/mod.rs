@@ -1,6 +1,8 @@
 //! The `lab` command: argument parsing over [`crate::query`] and
 //! [`crate::render`], nothing else.
 
+mod repair;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +64,9 @@ enum Command {
         #[arg(long, value_name = "CHANGE")]
         what_if: Vec<String>,
     },
+    /// What must be changed for packets to pass, or not to: rules, routes and
+    /// switches, proved by asking again.
+    Repair(repair::RepairArgs),
     /// Answer the snapshot's probes.json, in the form of truth.json.
     Predict {
         /// The snapshot folder.
@@ -225,6 +230,7 @@ where
             let format = if cli.json { Format::Json } else { *format };
             open(snapshot, what_if).and_then(|lab| run_matrix(&lab, service, format, *ipv6, out))
         }
+        Command::Repair(args) => repair::run(args, cli.json, out),
         Command::Predict { snapshot } => run_predict(snapshot, out),
         Command::Check { observed: true, paths, .. } => run_observed(paths, cli.json, out),
         Command::Check { paths, what_if, coverage, .. } => {

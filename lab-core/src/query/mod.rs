@@ -10,6 +10,7 @@ pub mod paths;
 pub mod policy;
 pub mod predict;
 pub mod reach;
+pub mod repair;
 pub mod rules;
 pub mod service_matrix;
 pub mod show;

@@ -5,6 +5,7 @@ mod matrix;
 mod policy;
 pub mod predictions;
 mod reach;
+mod repair;
 mod show;
 mod trace;
 
@@ -12,6 +13,7 @@ pub use check::comparisons;
 pub use matrix::{matrix, matrix_markdown};
 pub use policy::policy;
 pub use reach::reach;
+pub use repair::repair;
 pub use show::summary;
 pub use trace::trace;
 

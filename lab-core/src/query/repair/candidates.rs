@@ -1,0 +1,240 @@
+//! What could be changed about one blocker: some changes at a time, the best
+//! first.
+
+use std::net::IpAddr;
+
+use super::admit::{self, Action};
+use super::blocked::{Blocked, Cause, Way};
+use super::fix::{Edit, Fix};
+use super::gateways::Gateways;
+use super::probe;
+use super::search::Search;
+use crate::addr::Family;
+use crate::model::{ChainKind, Decision, Hook, HopDirection, Host, Lab, Place, RuleRef, Stage};
+use crate::query::Error;
+use crate::space::Field;
+
+/// Changes that may do something about a blocker.
+pub(super) fn candidates(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>, Error> {
+    match &blocked.cause {
+        Cause::By(Decision::Rule(rule)) => by_rule(search, lab, blocked, rule),
+        Cause::By(Decision::Stage { host, stage }) => by_stage(lab, blocked, host, stage),
+        Cause::Astray(_) => {
+            let mut all = exempt(search, lab, blocked)?;
+            all.extend(other_routes(lab, blocked, None));
+            Ok(all)
+        }
+        Cause::Arrives(at) => stop(search, lab, blocked, at),
+        Cause::Unasked | Cause::Unknown(_) => Ok(Vec::new()),
+    }
+}
+
+/// A rule before the one that decides.
+fn by_rule(search: &Search, lab: &Lab, blocked: &Blocked, rule: &RuleRef) -> Result<Vec<Vec<Fix>>, Error> {
+    let Some(host) = lab.host(&rule.host) else { return Ok(Vec::new()) };
+    let hook = admit::base_of(host, rule).and_then(|(_, c)| c.base).map(|b| (b.hook, b.priority));
+    let Some((hook, priority)) = hook else { return Ok(Vec::new()) };
+    let output = match hook {
+        Hook::Forward | Hook::Output | Hook::Postrouting => {
+            probe::output(search.goal(blocked), lab, blocked, hook)?
+        }
+        Hook::Ingress | Hook::Prerouting | Hook::Input => None,
+    };
+    let input = match hook {
+        Hook::Output | Hook::Postrouting => None,
+        _ => blocked.input.as_deref(),
+    };
+    let Some(specs) = admit::specs(blocked, &search.first, input, output.as_deref())? else {
+        return Ok(Vec::new());
+    };
+    let mut all = Vec::new();
+    for (chain, place) in admit::places(host, rule) {
+        all.extend(admit::rules_at(host, &chain, place, &specs, Action::Accept));
+    }
+    // An answer is of a connection that is there; before conntrack has looked
+    // (NF_IP_PRI_CONNTRACK: -200) nobody knows.
+    if blocked.way == Way::Back && priority > -200 {
+        let mut narrower = specs;
+        narrower.iter_mut().for_each(|s| s.established = true);
+        for (chain, place) in admit::places(host, rule) {
+            all.extend(admit::rules_at(host, &chain, place, &narrower, Action::Accept));
+        }
+    }
+    Ok(all)
+}
+
+fn by_stage(lab: &Lab, blocked: &Blocked, host: &str, stage: &Stage) -> Result<Vec<Vec<Fix>>, Error> {
+    let one = |edit: Edit| vec![Fix { host: host.to_owned(), edit }];
+    let sysctl = |key: String, value: &str| one(Edit::Sysctl { key, value: value.into() });
+    let input = blocked.input.as_deref();
+    let slashed = input.map(|i| i.replace('.', "/"));
+    Ok(match stage {
+        Stage::NotForwarding => match (blocked.family, slashed) {
+            (Family::Ipv4, Some(device)) => vec![
+                sysctl(format!("net.ipv4.conf.{device}.forwarding"), "1"),
+                sysctl("net.ipv4.ip_forward".into(), "1"),
+            ],
+            (Family::Ipv4, None) => vec![sysctl("net.ipv4.ip_forward".into(), "1")],
+            (Family::Ipv6, _) => vec![sysctl("net.ipv6.conf.all.forwarding".into(), "1")],
+        },
+        Stage::RpFilter => {
+            let mut all = Vec::new();
+            if let Some(source) = address_now(blocked, Field::Src)? {
+                let back = Gateways::new(lab, source).routes(host);
+                // Strict again, where the way back leads by the same interface.
+                let by = |fixes: &Vec<Fix>| match (fixes.last().map(|f| &f.edit), input) {
+                    (Some(Edit::Route { words, .. }), Some(input)) => {
+                        words.split(' ').skip_while(|w| *w != "dev").nth(1) == Some(input)
+                    }
+                    _ => false,
+                };
+                all.extend(back.into_iter().filter(by));
+            }
+            if let Some(device) = slashed {
+                all.insert(0, sysctl(format!("net.ipv4.conf.{device}.rp_filter"), "2"));
+            }
+            all
+        }
+        Stage::LinkDown => links_down(lab, blocked, host),
+        Stage::NoRoute
+        | Stage::HostUnreachable
+        | Stage::NeighbourFailed
+        | Stage::Prohibit
+        | Stage::Blackhole
+        | Stage::AnswerLost
+        | Stage::Ttl
+        | Stage::Send(_) => {
+            let mut all = links_down(lab, blocked, host);
+            all.extend(other_routes(lab, blocked, Some(host)));
+            all
+        }
+        _ => Vec::new(),
+    })
+}
+
+/// Interfaces that are down at a host, and at whoever the packets are for.
+fn links_down(lab: &Lab, blocked: &Blocked, host: &str) -> Vec<Vec<Fix>> {
+    let target = match address_now(blocked, Field::Dst) {
+        Ok(Some(address)) => crate::query::ends::owner(lab, address),
+        _ => None,
+    };
+    let mut all = Vec::new();
+    let mut hosts: Vec<&Host> = lab.host(host).into_iter().chain(target).collect();
+    hosts.dedup_by_key(|h| &h.name);
+    for host in hosts {
+        for device in host.interfaces.iter().filter(|i| !i.up) {
+            let edit = Edit::Up { device: device.name.clone() };
+            all.push(vec![Fix { host: host.name.clone(), edit }]);
+        }
+    }
+    all
+}
+
+/// Routes at the host where flows end, and at those before it that sent them
+/// no nearer.
+fn other_routes(lab: &Lab, blocked: &Blocked, last: Option<&str>) -> Vec<Vec<Fix>> {
+    let Ok(Some(destination)) = address_now(blocked, Field::Dst) else { return Vec::new() };
+    let gateways = Gateways::new(lab, destination);
+    let hosts = blocked.hosts();
+    let mut all = Vec::new();
+    let mut tried = Vec::new();
+    // The first wrong turn first: what comes after it is a detour.
+    for (place, host) in hosts.iter().enumerate() {
+        let next = hosts.get(place + 1).and_then(|h| gateways.distance(h));
+        let astray = match (gateways.distance(host), next) {
+            (Some(own), Some(next)) => next >= own,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if astray || last == Some(host.as_str()) {
+            tried.push(host);
+        }
+    }
+    for host in tried {
+        all.extend(gateways.routes(host));
+    }
+    all
+}
+
+/// The address that flows have as source or destination where they are, if it
+/// is one.
+pub(super) fn address_now(blocked: &Blocked, which: Field) -> Result<Option<IpAddr>, Error> {
+    let source = match which {
+        Field::Src => blocked.ends.src,
+        _ => blocked.ends.dst,
+    };
+    let address = |bits: u128| match blocked.family {
+        Family::Ipv4 => IpAddr::V4(((bits >> 96) as u32).into()),
+        Family::Ipv6 => IpAddr::V6(bits.into()),
+    };
+    if source.mask == u128::MAX {
+        return Ok(Some(address(source.value)));
+    }
+    let Some(example) = blocked.set.example() else { return Ok(None) };
+    let sent = match source.field {
+        Field::Src => example.src,
+        _ => example.dst,
+    };
+    let bits = match sent {
+        IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
+        IpAddr::V6(a) => a.to_bits(),
+    };
+    Ok(Some(address(source.of(bits))))
+}
+
+/// Exemptions from the rules that rewrote where packets go.
+fn exempt(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>, Error> {
+    let mut all = Vec::new();
+    if blocked.way == Way::Back {
+        return Ok(all);
+    }
+    for rule in &blocked.rewritten {
+        let Some(host) = lab.host(&rule.host) else { continue };
+        let Some((_, base)) = admit::base_of(host, rule) else { continue };
+        let Some(base) = base.base.filter(|b| b.kind == ChainKind::Nat) else { continue };
+        if !matches!(base.hook, Hook::Prerouting | Hook::Output) {
+            continue;
+        }
+        let mut before = blocked.clone();
+        // Their header before it: no other rule has rewritten them yet.
+        before.ends = crate::engine::symbolic::Ends::SENT;
+        before.sport_kept = true;
+        let input = match base.hook {
+            Hook::Prerouting => input_at(&blocked.path, &rule.host),
+            _ => None,
+        };
+        let Some(specs) = admit::specs(&before, &search.first, input, None)? else { continue };
+        for (chain, place) in admit::places(host, rule) {
+            all.extend(admit::rules_at(host, &chain, place, &specs, Action::Accept));
+        }
+    }
+    Ok(all)
+}
+
+/// The first interface by which packets came into a host.
+fn input_at<'p>(path: &'p [(Place, HopDirection)], host: &str) -> Option<&'p str> {
+    let came = path.iter().find(|(place, way)| place.host == host && *way == HopDirection::In)?;
+    Some(&came.0.iface)
+}
+
+/// Rules that drop flows, at each host that they pass: where they arrive, where
+/// they are sent on, where they are sent.
+fn stop(search: &Search, lab: &Lab, blocked: &Blocked, at: &Place) -> Result<Vec<Vec<Fix>>, Error> {
+    let mut all = Vec::new();
+    let hosts = blocked.hosts();
+    for (place, name) in hosts.iter().enumerate().rev() {
+        let Some(host) = lab.host(name) else { continue };
+        let came_in = blocked.path.iter().any(|(p, d)| p.host == *name && *d == HopDirection::In);
+        let leaves = blocked.path.iter().any(|(p, d)| p.host == *name && *d == HopDirection::Out);
+        let hook = match (came_in, place + 1 == hosts.len() && at.host == *name && !leaves) {
+            (true, true) => Hook::Input,
+            (true, false) => Hook::Forward,
+            (false, _) => Hook::Output,
+        };
+        let Some(chain) = admit::filter_at(host, blocked.family, hook) else { continue };
+        // What they looked like there: rewriting at hosts after it is undone.
+        let Some(specs) = probe::specs_at(search, lab, blocked, &chain, hook, name)? else { continue };
+        all.extend(admit::rules_at(host, &chain, Some(1), &specs, Action::Drop));
+    }
+    Ok(all)
+}

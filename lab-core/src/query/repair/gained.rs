@@ -1,0 +1,163 @@
+//! What a change gives and takes, over all senders: the packets that arrive
+//! somewhere after it and not before, and those whose answers do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::ask::{Goal, Wish};
+use crate::engine::symbolic::Ending;
+use crate::model::Lab;
+use crate::query::ends::End;
+use crate::query::flows::{Asker, Headers, Home};
+use crate::query::reach::{Told, LINES};
+use crate::query::Error;
+use crate::space::{PacketSet, Ref, Space};
+
+/// First packets of connections from one sender to one place.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    /// Who sends.
+    pub from: String,
+    /// The host, or `host:interface` where they leave the lab; `not known`
+    /// where nothing can be claimed.
+    pub at: String,
+    /// Whether they arrived all along, and it is their answers that do now, or
+    /// no longer.
+    pub answers: bool,
+    /// The packets, as sent.
+    pub packets: Told,
+}
+
+/// What arrives where in a lab, and what is answered.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    space: Space,
+    /// By sender and place: what may arrive, and of it what may be answered.
+    sets: BTreeMap<(String, String), (PacketSet, PacketSet)>,
+    /// All that is asked about.
+    first: PacketSet,
+}
+
+/// Everybody who sends: every host, and whoever is outside.
+pub(super) fn senders(lab: &Lab, goals: &[Goal]) -> Vec<End> {
+    let mut all: Vec<End> = lab.hosts.keys().map(|name| End::Host(name.clone())).collect();
+    if Asker::new(lab).doors().next().is_some() {
+        all.push(End::Outside);
+    }
+    // A host sends from the addresses that its routes choose; from others if it
+    // was asked to.
+    for sender in goals.iter().flat_map(|g| &g.senders) {
+        if !all.contains(sender) {
+            all.push(sender.clone());
+        }
+    }
+    all
+}
+
+/// What arrives where, of first packets of connections from all of them.
+pub(super) fn arrivals(lab: &Lab, senders: &[End], space: &Space) -> Result<Arrivals, Error> {
+    let mut asker = Asker::new(lab);
+    let headers = asker.headers(&Headers::default())?;
+    let first = space.adopt(asker.engine.store(), headers)?;
+    let mut sets = BTreeMap::new();
+    for sender in senders {
+        let mut found: BTreeMap<String, (Ref, Ref)> = BTreeMap::new();
+        for flowed in asker.send(sender, headers)? {
+            let set = flowed.flow.set;
+            let place = match &flowed.ending {
+                _ if !flowed.flow.unknown.is_empty() => "not known".to_owned(),
+                Ending::Delivered(at) => at.host.clone(),
+                Ending::ForwardedOut(at) => at.to_string(),
+                Ending::Rejected(_) | Ending::Dropped(_) => continue,
+            };
+            let mut answered = Ref::NONE;
+            if let (Some(replies), Some(home)) = (asker.replies(&flowed)?, Home::of(&flowed, sender)) {
+                for reply in replies {
+                    if !reply.flow.unknown.is_empty() || Asker::is_home(&reply, &home) {
+                        let part = asker.engine.store().guard(set, reply.flow.set)?;
+                        answered = asker.engine.store().or_else(answered, part)?;
+                    }
+                }
+            }
+            let known = found.entry(place).or_insert((Ref::NONE, Ref::NONE));
+            known.0 = asker.engine.store().or_else(known.0, set)?;
+            known.1 = asker.engine.store().or_else(known.1, answered)?;
+        }
+        for (place, (arrive, answered)) in found {
+            let store = asker.engine.store();
+            let both = (space.adopt(store, arrive)?, space.adopt(store, answered)?);
+            sets.insert((sender.to_string(), place), both);
+        }
+    }
+    Ok(Arrivals { space: space.clone(), sets, first })
+}
+
+/// The packets that goals ask for, by sender: those of one wish.
+pub(super) fn asked(
+    lab: &Lab,
+    goals: &[Goal],
+    wish: Wish,
+    space: &Space,
+) -> Result<BTreeMap<String, PacketSet>, Error> {
+    let mut asker = Asker::new(lab);
+    let mut all: BTreeMap<String, PacketSet> = BTreeMap::new();
+    for goal in goals.iter().filter(|g| g.wish == wish) {
+        for sender in &goal.senders {
+            let set = goal.packets(&mut asker, sender)?;
+            let set = space.adopt(asker.engine.store(), set)?;
+            // What a host was asked to send from one of its addresses is asked
+            // for when it sends so by itself.
+            let host = super::ask::sending_host(lab, sender).map(|h| h.name.clone());
+            for name in BTreeSet::from([sender.to_string(), host.unwrap_or_else(|| sender.to_string())]) {
+                let set = match all.get(&name) {
+                    Some(known) => known.union(&set)?,
+                    None => set.clone(),
+                };
+                all.insert(name, set);
+            }
+        }
+    }
+    Ok(all)
+}
+
+impl Arrivals {
+    /// What is here and not in another, apart from what was asked for.
+    pub fn beyond(
+        &self,
+        other: &Arrivals,
+        asked: &BTreeMap<String, PacketSet>,
+    ) -> Result<Vec<Difference>, Error> {
+        let none = self.space.none()?;
+        let mut all = Vec::new();
+        for ((from, at), (arrive, answered)) in &self.sets {
+            let (was, had) = match other.sets.get(&(from.clone(), at.clone())) {
+                Some((arrive, answered)) => (arrive, answered),
+                None => (&none, &none),
+            };
+            let wanted = asked.get(from).unwrap_or(&none);
+            let new = arrive.difference(was)?.difference(wanted)?;
+            let heard = answered.difference(had)?.intersection(was)?.difference(wanted)?;
+            for (set, answers) in [(new, false), (heard, true)] {
+                if !set.is_empty() {
+                    let packets = told(&set, &self.first)?;
+                    all.push(Difference { from: from.clone(), at: at.clone(), answers, packets });
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A set for people; its lines say nothing of what is not `within`.
+pub(super) fn told(set: &PacketSet, within: &PacketSet) -> Result<Told, Error> {
+    let usual = set.intersection(&set.space().field(crate::space::Field::Sport, 40_000, 40_000)?)?;
+    let (lines, whole) = set.cover_within(within, LINES)?;
+    Ok(Told {
+        lines: lines.iter().map(ToString::to_string).collect(),
+        whole,
+        count: set.count().to_string(),
+        example: usual.example().or_else(|| set.example()),
+        set: set.clone(),
+    })
+}
