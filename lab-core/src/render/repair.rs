@@ -129,14 +129,18 @@ fn differences(out: &mut String, title: &str, all: &[Difference]) {
     put(out, 1, title);
     for one in all {
         let answers = if one.answers { ", the answers" } else { "" };
-        put(out, 2, &format!("{} -> {}{answers}: {} headers", one.from, one.at, one.packets.count));
+        let count = match one.packets.count.as_str() {
+            "1" => "1 header".to_owned(),
+            more => format!("{more} headers"),
+        };
+        put(out, 2, &format!("{} -> {}{answers}: {count}", one.from, one.at));
         for line in &one.packets.lines {
             put(out, 3, line);
         }
         if !one.packets.whole {
             put(out, 3, "and more");
         }
-        if let Some(example) = &one.packets.example {
+        if let Some(example) = one.packets.example.as_ref().filter(|_| one.packets.count != "1") {
             put(out, 3, &format!("such as {example}"));
         }
     }

@@ -104,7 +104,11 @@ impl Goal {
                 let addresses: Vec<IpAddr> = match (wish, sending_host(lab, &flow.from)) {
                     // Whatever comes to the host is refused, by all its names.
                     (Wish::Refuse, _) => Vec::new(),
-                    (Wish::Pass, Some(from)) => ends::address_from(from, host, wanted).into_iter().collect(),
+                    (Wish::Pass, Some(from)) => {
+                        // One that is down has an address all the same.
+                        let any = || host.addresses().find(|a| wanted.is_none_or(|f| Family::of(*a) == f));
+                        ends::address_from(from, host, wanted).or_else(any).into_iter().collect()
+                    }
                     (Wish::Pass, None) => {
                         let fits = |a: &IpAddr| wanted.is_none_or(|f| Family::of(*a) == f);
                         host.addresses().find(fits).into_iter().collect()

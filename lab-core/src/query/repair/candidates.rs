@@ -10,6 +10,7 @@ use super::gateways::Gateways;
 use super::probe;
 use super::search::Search;
 use crate::addr::Family;
+use crate::engine::symbolic::Ends;
 use crate::model::{ChainKind, Decision, Hook, HopDirection, Host, Lab, Place, RuleRef, Stage};
 use crate::query::Error;
 use crate::space::Field;
@@ -60,6 +61,7 @@ fn by_rule(search: &Search, lab: &Lab, blocked: &Blocked, rule: &RuleRef) -> Res
             all.extend(admit::rules_at(host, &chain, place, &narrower, Action::Accept));
         }
     }
+    all.extend(unmask(search, lab, blocked)?);
     Ok(all)
 }
 
@@ -184,31 +186,66 @@ pub(super) fn address_now(blocked: &Blocked, which: Field) -> Result<Option<IpAd
 
 /// Exemptions from the rules that rewrote where packets go.
 fn exempt(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>, Error> {
-    let mut all = Vec::new();
     if blocked.way == Way::Back {
-        return Ok(all);
+        return Ok(Vec::new());
     }
-    for rule in &blocked.rewritten {
-        let Some(host) = lab.host(&rule.host) else { continue };
-        let Some((_, base)) = admit::base_of(host, rule) else { continue };
-        let Some(base) = base.base.filter(|b| b.kind == ChainKind::Nat) else { continue };
-        if !matches!(base.hook, Hook::Prerouting | Hook::Output) {
-            continue;
-        }
-        let mut before = blocked.clone();
-        // Their header before it: no other rule has rewritten them yet.
-        before.ends = crate::engine::symbolic::Ends::SENT;
-        before.sport_kept = true;
-        let input = match base.hook {
-            Hook::Prerouting => input_at(&blocked.path, &rule.host),
-            _ => None,
-        };
-        let Some(specs) = admit::specs(&before, &search.first, input, None)? else { continue };
-        for (chain, place) in admit::places(host, rule) {
-            all.extend(admit::rules_at(host, &chain, place, &specs, Action::Accept));
-        }
+    let mut before = blocked.clone();
+    // Their header before it: no other rule has rewritten them yet.
+    before.ends = Ends::SENT;
+    before.sport_kept = true;
+    let hooks = [Hook::Prerouting, Hook::Output];
+    let mut all = Vec::new();
+    for (rule, hook) in rewriting(lab, blocked, &hooks) {
+        let input = (hook == Hook::Prerouting).then(|| input_at(&blocked.path, &rule.host)).flatten();
+        all.extend(exemptions(search, lab, &before, rule, (input, None))?);
     }
     Ok(all)
+}
+
+/// Exemptions from the rule that hides who sent packets: without it a rule
+/// farther on can tell these senders from others.
+fn unmask(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>, Error> {
+    // Outside nobody knows the way to an address that was hidden.
+    if blocked.way == Way::Back || search.goal(blocked).beyond {
+        return Ok(Vec::new());
+    }
+    let hiding: Vec<_> = rewriting(lab, blocked, &[Hook::Postrouting]).collect();
+    let [(rule, _)] = hiding.as_slice() else { return Ok(Vec::new()) };
+    let mut before = blocked.clone();
+    before.ends = Ends { src: Ends::SENT.src, sport: Ends::SENT.sport, ..before.ends };
+    before.sport_kept = true;
+    before.host = rule.host.clone();
+    let output = probe::output(search.goal(blocked), lab, &before, Hook::Postrouting)?;
+    exemptions(search, lab, &before, rule, (None, output.as_deref()))
+}
+
+/// The rules of NAT at some hooks that rewrote packets.
+fn rewriting<'b>(
+    lab: &'b Lab,
+    blocked: &'b Blocked,
+    hooks: &'b [Hook],
+) -> impl Iterator<Item = (&'b RuleRef, Hook)> + 'b {
+    blocked.rewritten.iter().filter_map(move |rule| {
+        let (_, base) = admit::base_of(lab.host(&rule.host)?, rule)?;
+        let base = base.base.filter(|b| b.kind == ChainKind::Nat && hooks.contains(&b.hook))?;
+        Some((rule, base.hook))
+    })
+}
+
+/// Rules before one of NAT that leave flows as they are.
+fn exemptions(
+    search: &Search,
+    lab: &Lab,
+    before: &Blocked,
+    rule: &RuleRef,
+    (input, output): (Option<&str>, Option<&str>),
+) -> Result<Vec<Vec<Fix>>, Error> {
+    let Some(host) = lab.host(&rule.host) else { return Ok(Vec::new()) };
+    let Some(specs) = admit::specs(before, &search.first, input, output)? else { return Ok(Vec::new()) };
+    let places = admit::places(host, rule).into_iter();
+    Ok(places
+        .filter_map(|(chain, place)| admit::rules_at(host, &chain, place, &specs, Action::Accept))
+        .collect())
 }
 
 /// The first interface by which packets came into a host.

@@ -18,6 +18,8 @@ mod gateways;
 mod persist;
 mod probe;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 
