@@ -27,15 +27,21 @@ pub fn repair(repair: &Repair) -> String {
     if repair.holds() {
         return out;
     }
-    put(&mut out, 0, "in the way");
     let several = repair.pass.len() + repair.refuse.len() > 1;
-    for one in &repair.blockers {
-        blocker(&mut out, one, several);
+    let passes = |b: &&Blocker| matches!(b.cause, Cause::Arrives(_));
+    let (passing, blocking): (Vec<_>, Vec<_>) = repair.blockers.iter().partition(passes);
+    for (title, blockers) in [("in the way", blocking), ("what passes now", passing)] {
+        if !blockers.is_empty() {
+            put(&mut out, 0, title);
+        }
+        for one in blockers {
+            blocker(&mut out, one, several);
+        }
     }
     for (number, one) in repair.plans.iter().enumerate() {
         out.push('\n');
         put(&mut out, 0, &format!("repair {} of {}", number + 1, repair.plans.len()));
-        plan(&mut out, one, repair.pass.is_empty());
+        plan(&mut out, one, repair);
     }
     match &repair.stuck {
         None => {}
@@ -85,7 +91,7 @@ fn blocker(out: &mut String, blocker: &Blocker, several: bool) {
     }
 }
 
-fn plan(out: &mut String, plan: &Plan, refusing: bool) {
+fn plan(out: &mut String, plan: &Plan, repair: &Repair) {
     for step in &plan.steps {
         put(out, 1, &format!("{}: {}", step.host, step.command));
         if let Some((text, origin)) = &step.before {
@@ -93,33 +99,46 @@ fn plan(out: &mut String, plan: &Plan, refusing: bool) {
             let at = if at.is_empty() { at } else { format!(" ({at})") };
             put(out, 2, &format!("before `{text}`{at}"));
         }
-        let lasting = match step.keeping.lasting {
-            Lasting::Volatile => "until the next restart".to_owned(),
-            Lasting::Rebuilt(owner) => format!("until {owner} rebuilds the chain"),
-        };
-        put(out, 2, &format!("{lasting}: {}", step.keeping.advice));
     }
-    if plan.surplus.is_empty() && plan.lost.is_empty() {
-        put(
-            out,
-            1,
-            match refusing {
-                true => "proved: it stops just that",
-                false => "proved: it passes both ways, and nothing else does that did not",
-            },
-        );
-        return;
-    }
-    put(
-        out,
-        1,
-        match refusing {
-            true => "proved: it stops that",
-            false => "proved: it passes both ways",
-        },
-    );
+    let met = match (repair.pass.is_empty(), repair.refuse.is_empty()) {
+        (false, true) => "it passes both ways",
+        (true, _) => "it stops that",
+        (false, false) => "all is as asked",
+    };
+    let just = match plan.surplus.is_empty() && plan.lost.is_empty() {
+        true => ", and changes nothing else that arrives or is answered",
+        false => "",
+    };
+    put(out, 1, &format!("proved: {met}{just}"));
     differences(out, "lets through besides", &plan.surplus);
     differences(out, "cuts off besides", &plan.lost);
+    keeping(out, plan);
+}
+
+/// How long it lasts, each advice once.
+fn keeping(out: &mut String, plan: &Plan) {
+    let mut told: Vec<(Lasting, String)> = Vec::new();
+    for step in &plan.steps {
+        let one = (step.keeping.lasting, format!("{}: {}", step.host, step.keeping.advice));
+        if !told.contains(&one) {
+            told.push(one);
+        }
+    }
+    told.sort_by_key(|(lasting, _)| *lasting);
+    let mut title = None;
+    for (lasting, advice) in told {
+        if title != Some(lasting) {
+            let text = match lasting {
+                Lasting::Volatile => "gone with the next restart; to keep it".to_owned(),
+                Lasting::Rebuilt(owner) => {
+                    format!("gone when {owner} rebuilds its chains; instead, or to keep it")
+                }
+            };
+            put(out, 1, &text);
+            title = Some(lasting);
+        }
+        put(out, 2, &advice);
+    }
 }
 
 fn differences(out: &mut String, title: &str, all: &[Difference]) {

@@ -31,8 +31,17 @@ pub(super) struct Spec {
     sport: Vec<PortRange>,
     dport: Vec<PortRange>,
     icmp: Option<u8>,
-    /// Whether only packets of connections that are open already are meant.
-    pub established: bool,
+    /// The only state of connections that is meant.
+    pub state: Option<State>,
+}
+
+/// A state of connections that rules ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not open yet.
+    New,
+    /// Open, and answered.
+    Established,
 }
 
 /// What a rule does with the flows it is for.
@@ -103,7 +112,7 @@ pub(super) fn specs(
                         sport: sport.clone(),
                         dport: dport.clone(),
                         icmp,
-                        established: false,
+                        state: None,
                     };
                     if !specs.contains(&spec) {
                         specs.push(spec);
@@ -220,8 +229,10 @@ impl Spec {
         if !ranges.is_empty() {
             words.push(format!("-m iprange {}", ranges.join(" ")));
         }
-        if self.established {
-            words.push("-m conntrack --ctstate ESTABLISHED".into());
+        match self.state {
+            None => {}
+            Some(State::New) => words.push("-m conntrack --ctstate NEW".into()),
+            Some(State::Established) => words.push("-m conntrack --ctstate ESTABLISHED".into()),
         }
         words.push(match action {
             Action::Accept => "-j ACCEPT".into(),
@@ -271,8 +282,10 @@ impl Spec {
                 }
             }
         }
-        if self.established {
-            words.push("ct state established".into());
+        match self.state {
+            None => {}
+            Some(State::New) => words.push("ct state new".into()),
+            Some(State::Established) => words.push("ct state established".into()),
         }
         words.push(match action {
             Action::Accept => "accept".into(),

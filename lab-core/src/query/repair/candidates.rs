@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::admit::{self, Action};
+use super::admit::{self, Action, State};
 use super::blocked::{Blocked, Cause, Way};
 use super::fix::{Edit, Fix};
 use super::gateways::Gateways;
@@ -56,7 +56,7 @@ fn by_rule(search: &Search, lab: &Lab, blocked: &Blocked, rule: &RuleRef) -> Res
     // (NF_IP_PRI_CONNTRACK: -200) nobody knows.
     if blocked.way == Way::Back && priority > -200 {
         let mut narrower = specs;
-        narrower.iter_mut().for_each(|s| s.established = true);
+        narrower.iter_mut().for_each(|s| s.state = Some(State::Established));
         for (chain, place) in admit::places(host, rule) {
             all.extend(admit::rules_at(host, &chain, place, &narrower, Action::Accept));
         }
@@ -107,6 +107,11 @@ fn by_stage(lab: &Lab, blocked: &Blocked, host: &str, stage: &Stage) -> Result<V
         | Stage::Ttl
         | Stage::Send(_) => {
             let mut all = links_down(lab, blocked, host);
+            if let (Stage::HostUnreachable | Stage::NeighbourFailed | Stage::AnswerLost, Some(to)) =
+                (stage, address_now(blocked, Field::Dst)?)
+            {
+                all.extend(Gateways::new(lab, to).loosened(host));
+            }
             all.extend(other_routes(lab, blocked, Some(host)));
             all
         }
@@ -270,7 +275,10 @@ fn stop(search: &Search, lab: &Lab, blocked: &Blocked, at: &Place) -> Result<Vec
         };
         let Some(chain) = admit::filter_at(host, blocked.family, hook) else { continue };
         // What they looked like there: rewriting at hosts after it is undone.
-        let Some(specs) = probe::specs_at(search, lab, blocked, &chain, hook, name)? else { continue };
+        let Some(mut specs) = probe::specs_at(search, lab, blocked, &chain, hook, name)? else { continue };
+        all.extend(admit::rules_at(host, &chain, Some(1), &specs, Action::Drop));
+        // Answers to connections of the other's may look the same.
+        specs.iter_mut().for_each(|s| s.state = Some(State::New));
         all.extend(admit::rules_at(host, &chain, Some(1), &specs, Action::Drop));
     }
     Ok(all)

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::ask::{Goal, Wish};
+use crate::addr::Family;
 use crate::engine::symbolic::Ending;
 use crate::model::Lab;
 use crate::query::ends::End;
@@ -29,6 +30,9 @@ pub struct Difference {
     pub packets: Told,
 }
 
+/// Where packets come to of which nothing can be claimed.
+const UNKNOWN: &str = "not known";
+
 /// What arrives where in a lab, and what is answered.
 #[derive(Debug)]
 pub(super) struct Arrivals {
@@ -48,11 +52,17 @@ pub(super) fn senders(lab: &Lab, goals: &[Goal]) -> Vec<End> {
     // A host sends from the addresses that its routes choose; from others if it
     // was asked to.
     for sender in goals.iter().flat_map(|g| &g.senders) {
-        if !all.contains(sender) {
+        if !all.contains(sender) && differs(lab, sender) {
             all.push(sender.clone());
         }
     }
     all
+}
+
+/// Whether an end sends otherwise than its host does by itself: a host that has
+/// one address sends from that.
+fn differs(lab: &Lab, sender: &End) -> bool {
+    super::ask::sending_host(lab, sender).is_none_or(|h| h.addresses().count() > 1)
 }
 
 /// What arrives where, of first packets of connections from all of them.
@@ -66,7 +76,7 @@ pub(super) fn arrivals(lab: &Lab, senders: &[End], space: &Space) -> Result<Arri
         for flowed in asker.send(sender, headers)? {
             let set = flowed.flow.set;
             let place = match &flowed.ending {
-                _ if !flowed.flow.unknown.is_empty() => "not known".to_owned(),
+                _ if !flowed.flow.unknown.is_empty() => UNKNOWN.to_owned(),
                 Ending::Delivered(at) => at.host.clone(),
                 Ending::ForwardedOut(at) => at.to_string(),
                 Ending::Rejected(_) | Ending::Dropped(_) => continue,
@@ -93,16 +103,16 @@ pub(super) fn arrivals(lab: &Lab, senders: &[End], space: &Space) -> Result<Arri
     Ok(Arrivals { space: space.clone(), sets, first })
 }
 
-/// The packets that goals ask for, by sender: those of one wish.
+/// The packets that goals ask for, by sender: those of some wishes.
 pub(super) fn asked(
     lab: &Lab,
     goals: &[Goal],
-    wish: Wish,
+    wishes: &[Wish],
     space: &Space,
 ) -> Result<BTreeMap<String, PacketSet>, Error> {
     let mut asker = Asker::new(lab);
     let mut all: BTreeMap<String, PacketSet> = BTreeMap::new();
-    for goal in goals.iter().filter(|g| g.wish == wish) {
+    for goal in goals.iter().filter(|g| wishes.contains(&g.wish)) {
         for sender in &goal.senders {
             let set = goal.packets(&mut asker, sender)?;
             let set = space.adopt(asker.engine.store(), set)?;
@@ -129,15 +139,20 @@ impl Arrivals {
         asked: &BTreeMap<String, PacketSet>,
     ) -> Result<Vec<Difference>, Error> {
         let none = self.space.none()?;
+        let sets =
+            |all: &'_ Arrivals, from: &str, at: &str| match all.sets.get(&(from.to_owned(), at.to_owned())) {
+                Some(both) => both.clone(),
+                None => (none.clone(), none.clone()),
+            };
         let mut all = Vec::new();
         for ((from, at), (arrive, answered)) in &self.sets {
-            let (was, had) = match other.sets.get(&(from.clone(), at.clone())) {
-                Some((arrive, answered)) => (arrive, answered),
-                None => (&none, &none),
-            };
+            let (was, had) = sets(other, from, at);
+            // Of what nothing could be claimed there, it may have arrived.
+            let (unclaimed, _) = sets(other, from, UNKNOWN);
             let wanted = asked.get(from).unwrap_or(&none);
-            let new = arrive.difference(was)?.difference(wanted)?;
-            let heard = answered.difference(had)?.intersection(was)?.difference(wanted)?;
+            let beyond = |set: PacketSet| set.difference(&unclaimed)?.difference(wanted);
+            let new = beyond(arrive.difference(&was)?)?;
+            let heard = beyond(answered.difference(&had)?.intersection(&was)?)?;
             for (set, answers) in [(new, false), (heard, true)] {
                 if !set.is_empty() {
                     let packets = told(&set, &self.first)?;
@@ -149,15 +164,22 @@ impl Arrivals {
     }
 }
 
-/// A set for people; its lines say nothing of what is not `within`.
+/// A set for people; its lines say nothing of what is not `within`. As an
+/// example a ping if there is one, or TCP from a port that clients use.
 pub(super) fn told(set: &PacketSet, within: &PacketSet) -> Result<Told, Error> {
-    let usual = set.intersection(&set.space().field(crate::space::Field::Sport, 40_000, 40_000)?)?;
+    let space = set.space();
+    let usual = space.protocol(6)?.intersection(&space.sport(40_000, 40_000)?)?;
+    let mut example = None;
+    let ping = |protocol, family| space.protocol(protocol)?.intersection(&space.family(family)?);
+    for likely in [ping(1, Family::Ipv4)?, ping(58, Family::Ipv6)?, usual] {
+        example = example.or_else(|| set.intersection(&likely).ok()?.example());
+    }
     let (lines, whole) = set.cover_within(within, LINES)?;
     Ok(Told {
         lines: lines.iter().map(ToString::to_string).collect(),
         whole,
         count: set.count().to_string(),
-        example: usual.example().or_else(|| set.example()),
+        example: example.or_else(|| set.example()),
         set: set.clone(),
     })
 }

@@ -82,6 +82,26 @@ impl<'a> Gateways<'a> {
         found
     }
 
+    /// Loose reverse path filtering for hosts on the links of one: a strict one
+    /// drops even what asks for its address (`arp_process`).
+    pub fn loosened(&self, name: &str) -> Vec<Vec<Fix>> {
+        let mut found: Vec<Vec<Fix>> = Vec::new();
+        for step in self.steps.get(name).into_iter().flatten() {
+            let Some(host) = self.lab.host(&step.to) else { continue };
+            let Some(device) = host.interface_with(step.gateway) else { continue };
+            let setting = |name: &str| host.sysctls.interface("ipv4", name, "rp_filter");
+            if setting("all").max(setting(&device.name)) == Some(1) {
+                let key = format!("net.ipv4.conf.{}.rp_filter", device.name.replace('.', "/"));
+                let fixes =
+                    vec![Fix { host: host.name.clone(), edit: Edit::Sysctl { key, value: "2".into() } }];
+                if !found.contains(&fixes) {
+                    found.push(fixes);
+                }
+            }
+        }
+        found
+    }
+
     /// The subnet that the destination is in, if the lab has it, and the
     /// destination alone.
     fn prefixes(&self) -> Vec<IpNet> {

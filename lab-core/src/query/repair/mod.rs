@@ -231,8 +231,9 @@ const TOLD: usize = 5;
 fn plans(lab: &Lab, goals: &[Goal], search: &Search, found: &[Found]) -> Result<Vec<Plan>, Error> {
     let senders = senders(lab, goals);
     let before = arrivals(lab, &senders, &search.space)?;
-    let wanted = asked(lab, goals, Wish::Pass, &search.space)?;
-    let unwanted = asked(lab, goals, Wish::Refuse, &search.space)?;
+    let wanted = asked(lab, goals, &[Wish::Pass], &search.space)?;
+    // What is to pass and went astray before is not lost.
+    let unwanted = asked(lab, goals, &[Wish::Pass, Wish::Refuse], &search.space)?;
     let mut plans = Vec::new();
     for one in found {
         let after: Arrivals = arrivals(&one.lab, &senders, &search.space)?;
@@ -244,17 +245,45 @@ fn plans(lab: &Lab, goals: &[Goal], search: &Search, found: &[Found]) -> Result<
         });
     }
     plans.sort_by_cached_key(rank);
-    plans.truncate(TOLD);
-    Ok(plans)
+    let mut told: Vec<Plan> = Vec::new();
+    for plan in plans {
+        // What touches more hosts than a better one, and those, too, is a
+        // detour; what asks for another state of connections, the same again.
+        let (here, words) = (hosts(&plan), stateless(&plan));
+        let worse = |t: &Plan| {
+            let there = hosts(t);
+            (there.len() < here.len() && there.is_subset(&here)) || stateless(t) == words
+        };
+        if told.len() < TOLD && !told.iter().any(worse) {
+            told.push(plan);
+        }
+    }
+    Ok(told)
+}
+
+/// The commands of a plan, whatever state of connections they ask for.
+fn stateless(plan: &Plan) -> BTreeSet<String> {
+    let states = [
+        " -m conntrack --ctstate NEW",
+        " -m conntrack --ctstate ESTABLISHED",
+        " ct state new",
+        " ct state established",
+    ];
+    let plain = |command: &str| states.iter().fold(command.to_owned(), |text, state| text.replace(state, ""));
+    plan.steps.iter().map(|s| plain(&s.command)).collect()
+}
+
+fn hosts(plan: &Plan) -> BTreeSet<String> {
+    plan.steps.iter().map(|s| s.host.clone()).collect()
 }
 
 /// What makes a repair worse than another, the worst first.
-fn rank(plan: &Plan) -> (BigUint, usize, usize, usize) {
+fn rank(plan: &Plan) -> (BigUint, usize, usize, usize, usize) {
     let count = |d: &Difference| d.packets.set.count();
     let beyond: BigUint = plan.surplus.iter().chain(&plan.lost).map(count).sum();
-    let hosts: BTreeSet<&String> = plan.steps.iter().map(|s| &s.host).collect();
     let rebuilt = plan.steps.iter().filter(|s| s.keeping.lasting != Lasting::Volatile).count();
-    (beyond, hosts.len(), rebuilt, plan.steps.len())
+    let stateful = plan.steps.iter().filter(|s| s.command.contains("state ")).count();
+    (beyond, hosts(plan).len(), rebuilt, plan.steps.len(), stateful)
 }
 
 fn steps(lab: &Lab, found: &Found) -> Result<Vec<Step>, Error> {

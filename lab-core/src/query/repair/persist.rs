@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::fix::{ChainRef, Edit, Fix};
-use crate::model::{Host, Owner, Statement, Target, Verdict};
+use super::fix::{quoted, ChainRef, Edit, Fix};
+use crate::model::{Host, Owner, Statement, TableFamily, Target, Verdict};
 
 /// How long a change lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -37,20 +37,26 @@ pub(super) fn keeping(host: &Host, fix: &Fix) -> Keeping {
             let after = |key: &str| rest.iter().position(|w| *w == key).and_then(|i| rest.get(i + 1));
             let by = after("via").map(|gateway| format!(" {gateway}")).unwrap_or_default();
             let device = after("dev").copied().unwrap_or_default();
-            volatile(format!(
-                "with NetworkManager `nmcli connection modify CONNECTION +{family}.routes '{net}{by}'`, \
-                 CONNECTION being that of {device}; else the file of whatever sets up {device}"
-            ))
+            volatile(match host.connections.get(device) {
+                Some(connection) => {
+                    format!("`nmcli connection modify {} +{family}.routes '{net}{by}'`", quoted(connection))
+                }
+                None => format!("add it to the configuration of {device}"),
+            })
         }
         Edit::NoRoute { net } => {
             volatile(format!("take the route to {net} out of the file that it comes from"))
         }
         Edit::Sysctl { key, value } => {
-            volatile(format!("write `{key} = {value}` to /etc/sysctl.d/90-lab.conf"))
+            volatile(format!("write `{key} = {value}` to a file in /etc/sysctl.d"))
         }
-        Edit::Up { device } => {
-            volatile(format!("with NetworkManager let its connection for {device} autoconnect"))
-        }
+        Edit::Up { device } => volatile(match host.connections.get(device) {
+            Some(connection) => {
+                let connection = quoted(connection);
+                format!("`nmcli connection modify {connection} connection.autoconnect yes`")
+            }
+            None => format!("let the configuration of {device} start it"),
+        }),
     }
 }
 
@@ -58,26 +64,25 @@ fn rule(host: &Host, chain: &ChainRef, text: &str) -> Keeping {
     let owner = Owner::of_chain(&chain.table, &chain.chain);
     let lasting = if owner == Owner::User { Lasting::Volatile } else { Lasting::Rebuilt(owner) };
     let advice = match owner {
-        Owner::Libvirt => "libvirt writes this chain anew when it or one of its networks starts: let \
-             /etc/libvirt/hooks/network do it then, or make the network a routed one, \
-             `<forward mode='route'/>`, or leave its filter to yourself, mode='open'"
-            .to_owned(),
-        Owner::Docker => "docker writes this chain anew when it starts: use DOCKER-USER".into(),
-        Owner::KubeProxy => "kube-proxy writes this chain anew all the time: change the Service or \
-             NetworkPolicy that it is made of"
-            .into(),
-        Owner::Flannel => "flanneld writes this chain anew: put the rule into FORWARD before it".into(),
-        Owner::Neutron => "neutron's agent writes this chain anew: change the port's security group, \
-             `openstack security group rule create`"
-            .into(),
+        Owner::Libvirt => {
+            "libvirt does so whenever it or a network of its starts: let /etc/libvirt/hooks/network put the \
+             rule in then, or make the network a routed one, `<forward mode='route'/>`, or one that \
+             libvirt does not filter, mode='open'"
+                .to_owned()
+        }
+        Owner::Docker => "put the rule into DOCKER-USER, which docker leaves alone".into(),
+        Owner::KubeProxy => {
+            "kube-proxy does so all the time: change the Service or NetworkPolicy that the chain is made of"
+                .into()
+        }
+        Owner::Flannel => "put the rule into FORWARD, before flanneld's".into(),
+        Owner::Neutron => "change the port's security group, `openstack security group rule create`".into(),
         Owner::Firewalld => format!(
-            "firewalld writes this chain anew when it reloads: give it a policy, or \
+            "give firewalld a policy, or \
              `firewall-cmd --permanent --direct --add-rule {} filter FORWARD 0 {text}`",
             if text.contains(':') { "ipv6" } else { "ipv4" }
         ),
-        Owner::Ufw => "ufw writes this chain anew when it reloads: `ufw route allow`, or `ufw allow` for \
-             what is sent to the host itself"
-            .into(),
+        Owner::Ufw => "`ufw route allow`, or `ufw allow` for what is sent to the host itself".into(),
         Owner::User => saved(host, chain),
     };
     Keeping { lasting, advice }
@@ -90,7 +95,11 @@ fn saved(host: &Host, chain: &ChainRef) -> String {
     } else if chain.chain == "DOCKER-USER" {
         "docker keeps DOCKER-USER while it runs; save it with iptables-save".into()
     } else {
-        "save it with iptables-save, to /etc/iptables/rules.v4 (rules.v6) or /etc/sysconfig/iptables".into()
+        let (program, file) = match chain.family {
+            TableFamily::Ip6 => ("ip6tables-save", "/etc/iptables/rules.v6, or /etc/sysconfig/ip6tables"),
+            _ => ("iptables-save", "/etc/iptables/rules.v4, or /etc/sysconfig/iptables"),
+        };
+        format!("save it by {program} to {file}")
     };
     // These programs put their own rules on top of the base chain when they
     // start, above what was restored.

@@ -178,7 +178,10 @@ impl<'a> Search<'a> {
             }
             place += 1;
         }
-        if !outcome.plans.iter().any(|p| p.fixes == state.fixes) {
+        // What does not depend on its order is one repair in any.
+        let alike =
+            |p: &Found| p.fixes.len() == state.fixes.len() && p.fixes.iter().all(|f| state.fixes.contains(f));
+        if !outcome.plans.iter().any(alike) {
             outcome.plans.push(Found { fixes: state.fixes, lab: state.lab, blockers: state.blockers });
         }
         Ok(())

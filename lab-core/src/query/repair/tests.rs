@@ -4,8 +4,8 @@
 
 use super::*;
 use crate::engine::stepper::tests::build::Build;
-use crate::query::flows::Headers;
 use crate::model::Outcome;
+use crate::query::flows::Headers;
 use crate::query::trace::{of_packet, trace, Question, RoundTrip, Trace};
 use crate::render;
 
@@ -124,8 +124,30 @@ fn a_chain_of_nft_gets_a_rule_of_nft() {
     insta::assert_snapshot!(told(&lab.lab, "client", "server", ssh()));
 }
 
+/// client 10.0.1.2 - edge - router - server 10.0.2.2; the router's way back to the
+/// client is another link to the edge than the one the client's packets come by.
 #[test]
 fn strict_reverse_path_filtering_is_loosened_where_it_bites() {
+    let mut lab = Build::default();
+    lab.host("client", false).nic("client", "eth0", &["10.0.1.2/24"]);
+    lab.host("edge", true).nic("edge", "eth0", &["10.0.1.1/24"]);
+    lab.nic("edge", "eth1", &["10.0.4.1/24"]).nic("edge", "eth2", &["10.0.5.1/24"]);
+    lab.host("router", true).nic("router", "eth0", &["10.0.4.2/24"]);
+    lab.nic("router", "eth1", &["10.0.2.1/24"]).nic("router", "eth2", &["10.0.5.2/24"]);
+    lab.host("server", false).nic("server", "eth0", &["10.0.2.2/24"]);
+    lab.link(&[("client", "eth0"), ("edge", "eth0")]).link(&[("edge", "eth1"), ("router", "eth0")]);
+    lab.link(&[("edge", "eth2"), ("router", "eth2")]).link(&[("router", "eth1"), ("server", "eth0")]);
+    lab.route("client", "default via 10.0.1.1 dev eth0").route("server", "default via 10.0.2.1 dev eth0");
+    lab.route("edge", "10.0.2.0/24 via 10.0.4.2 dev eth1");
+    lab.route("router", "10.0.1.0/24 via 10.0.5.1 dev eth2");
+    lab.sysctl("router", "net.ipv4.conf.eth0.rp_filter", 1);
+    insta::assert_snapshot!(told(&lab.lab, "client", "server", ping()));
+}
+
+/// The router does not even answer who it is: the question's source is one that
+/// it would reach by another link.
+#[test]
+fn strict_reverse_path_filtering_silences_a_neighbour() {
     let mut lab = Build::line();
     lab.nic("client", "eth1", &["10.0.3.2/24"]).nic("router", "eth2", &["10.0.3.1/24"]);
     lab.link(&[("client", "eth1"), ("router", "eth2")]);
