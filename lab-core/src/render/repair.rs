@@ -79,7 +79,9 @@ fn blocker(out: &mut String, blocker: &Blocker, several: bool) {
         Cause::Unknown(why) => format!("{}: not known, it depends on {}", blocker.host, why.join("; ")),
     };
     let looped = if blocker.looped { ", after going round in a loop" } else { "" };
-    put(out, 1, &format!("{way}, {what}{looped}"));
+    let turn =
+        blocker.wrong_turn.as_ref().map(|h| format!(", after a wrong turn at {h}")).unwrap_or_default();
+    put(out, 1, &format!("{way}, {what}{turn}{looped}"));
     if several {
         put(out, 2, &format!("of {}", blocker.flows));
     }

@@ -86,15 +86,19 @@ impl Blocked {
         Ok(alike(self) == alike(other) && self.set.equals(&other.set)?)
     }
 
-    /// The hosts passed, in order, once each.
-    pub fn hosts(&self) -> Vec<String> {
+    /// The hosts passed, in order, once each: those that route, and not those
+    /// that only pass frames on.
+    pub fn routers(&self, lab: &Lab) -> Vec<String> {
         let mut hosts: Vec<String> = Vec::new();
-        for (place, _) in &self.path {
-            if !hosts.contains(&place.host) {
+        for (number, (place, direction)) in self.path.iter().enumerate() {
+            let device = || lab.host(&place.host)?.interface(&place.iface);
+            let port = device().is_some_and(|d| d.port.is_some() || d.standby);
+            let taken = number == 0 || (*direction == HopDirection::In && !port);
+            if taken && !hosts.contains(&place.host) {
                 hosts.push(place.host.clone());
             }
         }
-        if !hosts.contains(&self.host) {
+        if hosts.is_empty() {
             hosts.push(self.host.clone());
         }
         hosts

@@ -5,29 +5,33 @@ use std::net::IpAddr;
 
 use super::admit::{self, Action, State};
 use super::blocked::{Blocked, Cause, Way};
-use super::fix::{Edit, Fix};
+use super::fix::{ChainRef, Edit, Fix};
 use super::gateways::Gateways;
 use super::probe;
 use super::search::Search;
 use crate::addr::Family;
 use crate::engine::symbolic::Ends;
-use crate::model::{ChainKind, Decision, Hook, HopDirection, Host, Lab, Place, RuleRef, Stage};
+use crate::model::{ChainKind, Decision, Hook, HopDirection, Host, Lab, Owner, Place, RuleRef, Stage};
 use crate::query::Error;
 use crate::space::Field;
 
 /// Changes that may do something about a blocker.
 pub(super) fn candidates(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>, Error> {
-    match &blocked.cause {
-        Cause::By(Decision::Rule(rule)) => by_rule(search, lab, blocked, rule),
-        Cause::By(Decision::Stage { host, stage }) => by_stage(lab, blocked, host, stage),
-        Cause::Astray(_) => {
-            let mut all = exempt(search, lab, blocked)?;
-            all.extend(other_routes(lab, blocked, None));
-            Ok(all)
-        }
-        Cause::Arrives(at) => stop(search, lab, blocked, at),
-        Cause::Unasked | Cause::Unknown(_) => Ok(Vec::new()),
+    let mut all = Vec::new();
+    if let Cause::Astray(_) = &blocked.cause {
+        all.extend(exempt(search, lab, blocked)?);
     }
+    // What stops them on a detour is not what is wrong.
+    if let Cause::Astray(_) | Cause::By(_) = &blocked.cause {
+        all.extend(wrong_turns(lab, blocked)?);
+    }
+    match &blocked.cause {
+        Cause::By(Decision::Rule(rule)) => all.extend(by_rule(search, lab, blocked, rule)?),
+        Cause::By(Decision::Stage { host, stage }) => all.extend(by_stage(lab, blocked, host, stage)?),
+        Cause::Arrives(at) => all.extend(stop(search, lab, blocked, at)?),
+        Cause::Astray(_) | Cause::Unasked | Cause::Unknown(_) => {}
+    }
+    Ok(all)
 }
 
 /// A rule before the one that decides.
@@ -112,7 +116,9 @@ fn by_stage(lab: &Lab, blocked: &Blocked, host: &str, stage: &Stage) -> Result<V
             {
                 all.extend(Gateways::new(lab, to).loosened(host));
             }
-            all.extend(other_routes(lab, blocked, Some(host)));
+            if let Some(to) = address_now(blocked, Field::Dst)? {
+                all.extend(Gateways::new(lab, to).routes(host));
+            }
             all
         }
         _ => Vec::new(),
@@ -137,30 +143,26 @@ fn links_down(lab: &Lab, blocked: &Blocked, host: &str) -> Vec<Vec<Fix>> {
     all
 }
 
-/// Routes at the host where flows end, and at those before it that sent them
-/// no nearer.
-fn other_routes(lab: &Lab, blocked: &Blocked, last: Option<&str>) -> Vec<Vec<Fix>> {
-    let Ok(Some(destination)) = address_now(blocked, Field::Dst) else { return Vec::new() };
+/// Routes at the hosts that sent flows no nearer to where they go, the first
+/// wrong turn first.
+fn wrong_turns(lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>, Error> {
+    let Some(destination) = address_now(blocked, Field::Dst)? else { return Ok(Vec::new()) };
     let gateways = Gateways::new(lab, destination);
-    let hosts = blocked.hosts();
-    let mut all = Vec::new();
-    let mut tried = Vec::new();
-    // The first wrong turn first: what comes after it is a detour.
-    for (place, host) in hosts.iter().enumerate() {
-        let next = hosts.get(place + 1).and_then(|h| gateways.distance(h));
-        let astray = match (gateways.distance(host), next) {
-            (Some(own), Some(next)) => next >= own,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if astray || last == Some(host.as_str()) {
-            tried.push(host);
-        }
+    let hosts = blocked.routers(lab);
+    let mut at = gateways.wrong_turns(&hosts);
+    if let (Cause::Astray(_), Some(last)) = (&blocked.cause, hosts.last()) {
+        at.push(last);
     }
-    for host in tried {
-        all.extend(gateways.routes(host));
-    }
-    all
+    Ok(at.into_iter().flat_map(|host| gateways.routes(host)).collect())
+}
+
+/// The first host that sent flows no nearer to where they go.
+pub(super) fn wrong_turn(lab: &Lab, blocked: &Blocked) -> Result<Option<String>, Error> {
+    let Some(destination) = address_now(blocked, Field::Dst)? else { return Ok(None) };
+    let hosts = blocked.routers(lab);
+    let gateways = Gateways::new(lab, destination);
+    let first = gateways.wrong_turns(&hosts).first().map(|h| (*h).to_owned());
+    Ok(first)
 }
 
 /// The address that flows have as source or destination where they are, if it
@@ -237,7 +239,8 @@ fn rewriting<'b>(
     })
 }
 
-/// Rules before one of NAT that leave flows as they are.
+/// Rules before one of NAT that leave flows as they are: in a chain that a
+/// person owns, if there is one.
 fn exemptions(
     search: &Search,
     lab: &Lab,
@@ -247,10 +250,11 @@ fn exemptions(
 ) -> Result<Vec<Vec<Fix>>, Error> {
     let Some(host) = lab.host(&rule.host) else { return Ok(Vec::new()) };
     let Some(specs) = admit::specs(before, &search.first, input, output)? else { return Ok(Vec::new()) };
-    let places = admit::places(host, rule).into_iter();
-    Ok(places
-        .filter_map(|(chain, place)| admit::rules_at(host, &chain, place, &specs, Action::Accept))
-        .collect())
+    let places = admit::places(host, rule);
+    let owned =
+        |(chain, _): &&(ChainRef, Option<usize>)| Owner::of_chain(&chain.table, &chain.chain) == Owner::User;
+    let Some((chain, place)) = places.iter().find(owned).or(places.first()) else { return Ok(Vec::new()) };
+    Ok(admit::rules_at(host, chain, *place, &specs, Action::Accept).into_iter().collect())
 }
 
 /// The first interface by which packets came into a host.
@@ -263,7 +267,7 @@ fn input_at<'p>(path: &'p [(Place, HopDirection)], host: &str) -> Option<&'p str
 /// they are sent on, where they are sent.
 fn stop(search: &Search, lab: &Lab, blocked: &Blocked, at: &Place) -> Result<Vec<Vec<Fix>>, Error> {
     let mut all = Vec::new();
-    let hosts = blocked.hosts();
+    let hosts = blocked.routers(lab);
     for (place, name) in hosts.iter().enumerate().rev() {
         let Some(host) = lab.host(name) else { continue };
         let came_in = blocked.path.iter().any(|(p, d)| p.host == *name && *d == HopDirection::In);

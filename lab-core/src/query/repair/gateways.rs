@@ -70,7 +70,11 @@ impl<'a> Gateways<'a> {
         for step in self.steps.get(name).into_iter().flatten() {
             let Some(distance) = self.distances.get(&step.to).filter(|d| *d < own) else { continue };
             let lazy = *distance > 0 && !self.forwards(step);
-            nearer.push((*distance, lazy, step));
+            // One address of a neighbour on a link is as good as another.
+            let known = |n: &(usize, bool, &Step)| (&n.2.to, &n.2.device) == (&step.to, &step.device);
+            if step.gateway == self.destination || !nearer.iter().any(known) {
+                nearer.push((*distance, lazy, step));
+            }
         }
         nearer.sort_by(|a, b| (a.0, a.1, &a.2.to, a.2.gateway).cmp(&(b.0, b.1, &b.2.to, b.2.gateway)));
         let mut found: Vec<Vec<Fix>> = Vec::new();
@@ -145,9 +149,15 @@ impl<'a> Gateways<'a> {
         forwards(host, device, Family::of(self.destination)) == Some(true)
     }
 
-    /// How many links a host is from the destination.
-    pub fn distance(&self, host: &str) -> Option<usize> {
-        self.distances.get(host).copied()
+    /// Of hosts that packets were routed by, in order, those that sent them no
+    /// nearer to the destination.
+    pub fn wrong_turns<'h>(&self, hosts: &'h [String]) -> Vec<&'h str> {
+        let no_nearer = |pair: &&[String]| match (self.distances.get(&pair[0]), self.distances.get(&pair[1]))
+        {
+            (Some(own), Some(next)) => next >= own,
+            (own, _) => own.is_some(),
+        };
+        hosts.windows(2).filter(no_nearer).map(|pair| pair[0].as_str()).collect()
     }
 }
 

@@ -51,6 +51,9 @@ pub struct Blocker {
     pub host: String,
     /// What does it.
     pub cause: Cause,
+    /// The host that had sent them another way than nearer to where they go, if
+    /// one had.
+    pub wrong_turn: Option<String>,
     /// Whether they went round until their TTL ran out.
     pub looped: bool,
     /// The packets, as sent.
@@ -175,18 +178,18 @@ pub fn repair(lab: &Lab, ask: &Ask) -> Result<Repair, Error> {
         return Ok(answer);
     }
     if let Some(apart) = apart(lab, ask) {
-        answer.blockers = tell(&search, &now)?;
+        answer.blockers = tell(lab, &search, &now)?;
         answer.stuck = Some(apart);
         return Ok(answer);
     }
     let outcome = search.run()?;
     match outcome.plans.first() {
         Some(first) => {
-            answer.blockers = tell(&search, &first.blockers)?;
+            answer.blockers = tell(lab, &search, &first.blockers)?;
             answer.plans = plans(lab, &goals, &search, &outcome.plans)?;
         }
         None => {
-            answer.blockers = tell(&search, &outcome.walls)?;
+            answer.blockers = tell(lab, &search, &outcome.walls)?;
             answer.stuck = Some(Stuck::Wall { cut: outcome.cut });
         }
     }
@@ -211,13 +214,17 @@ fn apart(lab: &Lab, ask: &Ask) -> Option<Stuck> {
     })
 }
 
-fn tell(search: &Search, blockers: &[Blocked]) -> Result<Vec<Blocker>, Error> {
+fn tell(lab: &Lab, search: &Search, blockers: &[Blocked]) -> Result<Vec<Blocker>, Error> {
     let one = |b: &Blocked| {
         Ok(Blocker {
             flows: search.goal(b).text.clone(),
             way: b.way,
             host: b.host.clone(),
             cause: b.cause.clone(),
+            wrong_turn: match b.cause {
+                Cause::Arrives(_) => None,
+                _ => candidates::wrong_turn(lab, b)?,
+            },
             looped: b.looped,
             packets: gained::told(&b.set, &search.first)?,
         })

@@ -9,7 +9,7 @@ use super::blocked::{blocked, Blocked, Cause, Way};
 use super::fix::{apply, ChainRef, Fix};
 use super::search::Search;
 use crate::engine::symbolic::{Flowed, Passed};
-use crate::model::{ChainKind, Decision, Hook, HopDirection, InterfaceKind, Lab, Policy};
+use crate::model::{ChainKind, Decision, Hook, HopDirection, InterfaceKind, Lab, Place, Policy};
 use crate::query::flows::Asker;
 use crate::query::Error;
 use crate::space::PacketSet;
@@ -47,7 +47,7 @@ pub(super) fn output(goal: &Goal, lab: &Lab, flows: &Blocked, hook: Hook) -> Res
         for part in parts {
             let set = flows.set.space().adopt(asker.engine.store(), part.flow.set)?;
             if !set.intersection(&flows.set)?.is_empty() {
-                left.insert(leaving(&open, &part, &flows.host));
+                left.insert(leaving(&open, &part, flows));
             }
         }
     }
@@ -58,18 +58,34 @@ pub(super) fn output(goal: &Goal, lab: &Lab, flows: &Blocked, hook: Hook) -> Res
     })
 }
 
-/// The first interface by which a flow left a host; for a frame that a bridge
-/// passed on, the bridge.
-fn leaving(lab: &Lab, flowed: &Flowed, host: &str) -> Option<String> {
-    let out = flowed.flow.passed().into_iter().find_map(|p| match p {
-        Passed::Hop(at, HopDirection::Out) if at.host == host => Some(at.iface),
-        _ => None,
-    })?;
-    let host = lab.host(host)?;
-    let master = host.interface(&out)?.master.as_deref().and_then(|m| host.interface(m));
+/// The interface by which a flow leaves a host after the way that it came there;
+/// for a frame that a bridge passes on, the bridge.
+fn leaving(lab: &Lab, flowed: &Flowed, flows: &Blocked) -> Option<String> {
+    let hops: Vec<(Place, HopDirection)> = flowed
+        .flow
+        .passed()
+        .into_iter()
+        .filter_map(|p| match p {
+            Passed::Hop(place, direction) => Some((place, direction)),
+            Passed::Rewritten(_) => None,
+        })
+        .collect();
+    let came = |(place, direction): &(Place, HopDirection)| {
+        place.host == flows.host && *direction == HopDirection::In
+    };
+    let before = flows.path.iter().rposition(came).map_or(0, |at| at + 1);
+    if hops.get(..before) != flows.path.get(..before) {
+        return None;
+    }
+    let leaves = |(place, direction): &&(Place, HopDirection)| {
+        place.host == flows.host && *direction == HopDirection::Out
+    };
+    let out = &hops.get(before..)?.iter().find(leaves)?.0.iface;
+    let host = lab.host(&flows.host)?;
+    let master = host.interface(out)?.master.as_deref().and_then(|m| host.interface(m));
     Some(match master {
         Some(bridge) if matches!(bridge.kind, InterfaceKind::Bridge(_)) => bridge.name.clone(),
-        _ => out,
+        _ => out.clone(),
     })
 }
 
