@@ -1,14 +1,14 @@
 //! What a change gives and takes, over all senders: the packets that arrive
 //! somewhere after it and not before, and those whose answers do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::ask::{Goal, Wish};
 use crate::addr::Family;
-use crate::engine::symbolic::Ending;
-use crate::model::Lab;
+use crate::engine::symbolic::{Ending, Flowed};
+use crate::model::{Interface, Lab, Place};
 use crate::query::ends::End;
 use crate::query::flows::{Asker, Headers, Home};
 use crate::query::reach::{Told, LINES};
@@ -18,7 +18,7 @@ use crate::space::{PacketSet, Ref, Space};
 /// First packets of connections from one sender to one place.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
-    /// Who sends.
+    /// Who sends: a host, from any of its addresses, or `@outside`.
     pub from: String,
     /// The host, or `host:interface` where they leave the lab; `not known`
     /// where nothing can be claimed.
@@ -43,64 +43,66 @@ pub(super) struct Arrivals {
     first: PacketSet,
 }
 
-/// Everybody who sends: every host, and whoever is outside.
-pub(super) fn senders(lab: &Lab, goals: &[Goal]) -> Vec<End> {
-    let mut all: Vec<End> = lab.hosts.keys().map(|name| End::Host(name.clone())).collect();
-    if Asker::new(lab).doors().next().is_some() {
-        all.push(End::Outside);
+/// Everybody who sends, by name: every host, from any of its addresses whatever
+/// its routes would choose; and whoever is outside.
+pub(super) fn senders(lab: &Lab) -> Vec<(String, Vec<End>)> {
+    let mut all = Vec::new();
+    for host in lab.all_hosts() {
+        let addressed =
+            host.interfaces.iter().filter(|i| i.addresses.iter().any(|a| !a.address.is_loopback()));
+        let place = |i: &Interface| End::Interface(Place { host: host.name.clone(), iface: i.name.clone() });
+        all.push((host.name.clone(), addressed.map(place).collect()));
     }
-    // A host sends from the addresses that its routes choose; from others if it
-    // was asked to.
-    for sender in goals.iter().flat_map(|g| &g.senders) {
-        if !all.contains(sender) && differs(lab, sender) {
-            all.push(sender.clone());
-        }
+    if Asker::new(lab).doors().next().is_some() {
+        all.push((End::Outside.to_string(), vec![End::Outside]));
     }
     all
 }
 
-/// Whether an end sends otherwise than its host does by itself: a host that has
-/// one address sends from that.
-fn differs(lab: &Lab, sender: &End) -> bool {
-    super::ask::sending_host(lab, sender).is_none_or(|h| h.addresses().count() > 1)
-}
-
 /// What arrives where, of first packets of connections from all of them.
-pub(super) fn arrivals(lab: &Lab, senders: &[End], space: &Space) -> Result<Arrivals, Error> {
+pub(super) fn arrivals(lab: &Lab, senders: &[(String, Vec<End>)], space: &Space) -> Result<Arrivals, Error> {
     let mut asker = Asker::new(lab);
     let headers = asker.headers(&Headers::default())?;
     let first = space.adopt(asker.engine.store(), headers)?;
     let mut sets = BTreeMap::new();
-    for sender in senders {
+    for (name, ends) in senders {
         let mut found: BTreeMap<String, (Ref, Ref)> = BTreeMap::new();
-        for flowed in asker.send(sender, headers)? {
-            let set = flowed.flow.set;
-            let place = match &flowed.ending {
-                _ if !flowed.flow.unknown.is_empty() => UNKNOWN.to_owned(),
-                Ending::Delivered(at) => at.host.clone(),
-                Ending::ForwardedOut(at) => at.to_string(),
-                Ending::Rejected(_) | Ending::Dropped(_) => continue,
-            };
-            let mut answered = Ref::NONE;
-            if let (Some(replies), Some(home)) = (asker.replies(&flowed)?, Home::of(&flowed, sender)) {
-                for reply in replies {
-                    if !reply.flow.unknown.is_empty() || Asker::is_home(&reply, &home) {
-                        let part = asker.engine.store().guard(set, reply.flow.set)?;
-                        answered = asker.engine.store().or_else(answered, part)?;
-                    }
-                }
+        for sender in ends {
+            for flowed in asker.send(sender, headers)? {
+                let set = flowed.flow.set;
+                let place = match &flowed.ending {
+                    _ if !flowed.flow.unknown.is_empty() => UNKNOWN.to_owned(),
+                    Ending::Delivered(at) => at.host.clone(),
+                    Ending::ForwardedOut(at) => at.to_string(),
+                    Ending::Rejected(_) | Ending::Dropped(_) => continue,
+                };
+                let answered = answered(&mut asker, sender, &flowed)?;
+                let known = found.entry(place).or_insert((Ref::NONE, Ref::NONE));
+                known.0 = asker.engine.store().or_else(known.0, set)?;
+                known.1 = asker.engine.store().or_else(known.1, answered)?;
             }
-            let known = found.entry(place).or_insert((Ref::NONE, Ref::NONE));
-            known.0 = asker.engine.store().or_else(known.0, set)?;
-            known.1 = asker.engine.store().or_else(known.1, answered)?;
         }
         for (place, (arrive, answered)) in found {
             let store = asker.engine.store();
             let both = (space.adopt(store, arrive)?, space.adopt(store, answered)?);
-            sets.insert((sender.to_string(), place), both);
+            sets.insert((name.clone(), place), both);
         }
     }
     Ok(Arrivals { space: space.clone(), sets, first })
+}
+
+/// The packets of a flow of which an answer may come home.
+fn answered(asker: &mut Asker, sender: &End, flowed: &Flowed) -> Result<Ref, Error> {
+    let mut answered = Ref::NONE;
+    if let (Some(replies), Some(home)) = (asker.replies(flowed)?, Home::of(flowed, sender)) {
+        for reply in replies {
+            if !reply.flow.unknown.is_empty() || Asker::is_home(&reply, &home) {
+                let part = asker.engine.store().guard(flowed.flow.set, reply.flow.set)?;
+                answered = asker.engine.store().or_else(answered, part)?;
+            }
+        }
+    }
+    Ok(answered)
 }
 
 /// The packets that goals ask for, by sender: those of some wishes.
@@ -116,16 +118,13 @@ pub(super) fn asked(
         for sender in &goal.senders {
             let set = goal.packets(&mut asker, sender)?;
             let set = space.adopt(asker.engine.store(), set)?;
-            // What a host was asked to send from one of its addresses is asked
-            // for when it sends so by itself.
             let host = super::ask::sending_host(lab, sender).map(|h| h.name.clone());
-            for name in BTreeSet::from([sender.to_string(), host.unwrap_or_else(|| sender.to_string())]) {
-                let set = match all.get(&name) {
-                    Some(known) => known.union(&set)?,
-                    None => set.clone(),
-                };
-                all.insert(name, set);
-            }
+            let name = host.unwrap_or_else(|| End::Outside.to_string());
+            let set = match all.get(&name) {
+                Some(known) => known.union(&set)?,
+                None => set,
+            };
+            all.insert(name, set);
         }
     }
     Ok(all)

@@ -236,7 +236,7 @@ fn tell(lab: &Lab, search: &Search, blockers: &[Blocked]) -> Result<Vec<Blocker>
 const TOLD: usize = 5;
 
 fn plans(lab: &Lab, goals: &[Goal], search: &Search, found: &[Found]) -> Result<Vec<Plan>, Error> {
-    let senders = senders(lab, goals);
+    let senders = senders(lab);
     let before = arrivals(lab, &senders, &search.space)?;
     let wanted = asked(lab, goals, &[Wish::Pass], &search.space)?;
     // What is to pass and went astray before is not lost.

@@ -13,10 +13,10 @@ use crate::query::Error;
 use crate::space::{PacketSet, Space};
 
 /// At most this many changed labs are asked about.
-const LABS: usize = 160;
+const LABS: usize = 96;
 
 /// At most this many whole repairs are looked for.
-const PLANS: usize = 12;
+const PLANS: usize = 8;
 
 /// At most this many blockers are removed one after the other.
 const DEPTH: usize = 16;
