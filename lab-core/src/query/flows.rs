@@ -156,6 +156,17 @@ impl<'a> Asker<'a> {
         }
     }
 
+    /// Sends packets from a host, from any of its addresses, whatever its routes
+    /// would choose: what programs that bind to one send.
+    ///
+    /// # Errors
+    /// A host that does not exist; packet sets that outgrow their budget.
+    pub fn send_bound(&mut self, name: &str, set: Ref) -> Result<Vec<Flowed>, Error> {
+        let host = ends::host(self.lab, name)?;
+        let set = self.sent_by(set, host.addresses().map(IpNet::from))?;
+        self.send_from(host, set, Sending::Bound)
+    }
+
     fn sent_by(&mut self, set: Ref, nets: impl IntoIterator<Item = IpNet>) -> Result<Ref, Error> {
         let from = self.addressed(Field::Src, nets)?;
         Ok(self.engine.store().guard(from, set)?)

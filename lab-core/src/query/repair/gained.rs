@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::ask::{Goal, Wish};
 use crate::addr::Family;
 use crate::engine::symbolic::{Ending, Flowed};
-use crate::model::{Interface, Lab, Place};
+use crate::model::Lab;
 use crate::query::ends::End;
 use crate::query::flows::{Asker, Headers, Home};
 use crate::query::reach::{Told, LINES};
@@ -43,49 +43,44 @@ pub(super) struct Arrivals {
     first: PacketSet,
 }
 
-/// Everybody who sends, by name: every host, from any of its addresses whatever
-/// its routes would choose; and whoever is outside.
-pub(super) fn senders(lab: &Lab) -> Vec<(String, Vec<End>)> {
-    let mut all = Vec::new();
-    for host in lab.all_hosts() {
-        let addressed =
-            host.interfaces.iter().filter(|i| i.addresses.iter().any(|a| !a.address.is_loopback()));
-        let place = |i: &Interface| End::Interface(Place { host: host.name.clone(), iface: i.name.clone() });
-        all.push((host.name.clone(), addressed.map(place).collect()));
-    }
-    if Asker::new(lab).doors().next().is_some() {
-        all.push((End::Outside.to_string(), vec![End::Outside]));
-    }
-    all
+/// Everybody who sends: every host, and whoever is outside.
+pub(super) fn senders(lab: &Lab) -> Vec<End> {
+    let hosts = lab.hosts.keys().map(|name| End::Host(name.clone()));
+    let outside = Asker::new(lab).doors().next().map(|_| End::Outside);
+    hosts.chain(outside).collect()
 }
 
 /// What arrives where, of first packets of connections from all of them.
-pub(super) fn arrivals(lab: &Lab, senders: &[(String, Vec<End>)], space: &Space) -> Result<Arrivals, Error> {
+pub(super) fn arrivals(lab: &Lab, senders: &[End], space: &Space) -> Result<Arrivals, Error> {
     let mut asker = Asker::new(lab);
     let headers = asker.headers(&Headers::default())?;
     let first = space.adopt(asker.engine.store(), headers)?;
     let mut sets = BTreeMap::new();
-    for (name, ends) in senders {
+    for sender in senders {
         let mut found: BTreeMap<String, (Ref, Ref)> = BTreeMap::new();
-        for sender in ends {
-            for flowed in asker.send(sender, headers)? {
-                let set = flowed.flow.set;
-                let place = match &flowed.ending {
-                    _ if !flowed.flow.unknown.is_empty() => UNKNOWN.to_owned(),
-                    Ending::Delivered(at) => at.host.clone(),
-                    Ending::ForwardedOut(at) => at.to_string(),
-                    Ending::Rejected(_) | Ending::Dropped(_) => continue,
-                };
-                let answered = answered(&mut asker, sender, &flowed)?;
-                let known = found.entry(place).or_insert((Ref::NONE, Ref::NONE));
-                known.0 = asker.engine.store().or_else(known.0, set)?;
-                known.1 = asker.engine.store().or_else(known.1, answered)?;
-            }
+        // A host from any of its addresses: a change of routes may change which
+        // one it would choose, which neither gives nor takes a flow.
+        let flows = match sender {
+            End::Host(name) => asker.send_bound(name, headers)?,
+            other => asker.send(other, headers)?,
+        };
+        for flowed in flows {
+            let set = flowed.flow.set;
+            let place = match &flowed.ending {
+                _ if !flowed.flow.unknown.is_empty() => UNKNOWN.to_owned(),
+                Ending::Delivered(at) => at.host.clone(),
+                Ending::ForwardedOut(at) => at.to_string(),
+                Ending::Rejected(_) | Ending::Dropped(_) => continue,
+            };
+            let answered = answered(&mut asker, sender, &flowed)?;
+            let known = found.entry(place).or_insert((Ref::NONE, Ref::NONE));
+            known.0 = asker.engine.store().or_else(known.0, set)?;
+            known.1 = asker.engine.store().or_else(known.1, answered)?;
         }
         for (place, (arrive, answered)) in found {
             let store = asker.engine.store();
             let both = (space.adopt(store, arrive)?, space.adopt(store, answered)?);
-            sets.insert((name.clone(), place), both);
+            sets.insert((sender.to_string(), place), both);
         }
     }
     Ok(Arrivals { space: space.clone(), sets, first })

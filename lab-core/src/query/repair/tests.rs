@@ -263,7 +263,11 @@ fn packets_asked_both_to_pass_and_not_to_are_named() {
         refuse: vec![flow(&lab, "10.0.1.0/24", "server", wide)],
     };
     let error = repair(&lab, &ask).unwrap_err();
-    insta::assert_snapshot!(error.to_string(), @"");
+    assert_eq!(
+        error.to_string(),
+        "`tcp dport 22 from client to server (10.0.2.2)` should pass and `tcp dport 20-30 from \
+         10.0.1.0/24 to server` should not, and these are both: tcp 10.0.1.2 -> 10.0.2.2 dport 22"
+    );
     let apart = Ask {
         pass: vec![flow(&lab, "client", "server", ssh())],
         refuse: vec![flow(&lab, "router", "server", ssh()), flow(&lab, "client", "router", ssh())],
