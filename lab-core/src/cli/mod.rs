@@ -3,6 +3,7 @@
 
 mod diff;
 mod plan;
+mod repair;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,9 @@ enum Command {
     Diff(diff::DiffArgs),
     /// An order of steps from one lab to another that hurts nobody on the way.
     Plan(plan::PlanArgs),
+    /// What must be changed for packets to pass, or not to: rules, routes and
+    /// switches, proved by asking again.
+    Repair(repair::RepairArgs),
     /// Answer the snapshot's probes.json, in the form of truth.json.
     Predict {
         /// The snapshot folder.
@@ -234,6 +238,7 @@ where
         }
         Command::Diff(args) => diff::run(args, cli.json, out),
         Command::Plan(args) => plan::run(args, cli.json, out),
+        Command::Repair(args) => repair::run(args, cli.json, out),
         Command::Predict { snapshot } => run_predict(snapshot, out),
         Command::Check { observed: true, paths, .. } => run_observed(paths, cli.json, out),
         Command::Check { paths, what_if, coverage, .. } => {

@@ -119,6 +119,9 @@ pub struct Host {
     pub ruleset: Ruleset,
     /// IP sets by name.
     pub ipsets: BTreeMap<String, Ipset>,
+    /// The saved NetworkManager connections that set up interfaces, by
+    /// interface. Nothing that is running depends on them.
+    pub connections: BTreeMap<String, String>,
     /// What the snapshot does not tell.
     pub unknown: BTreeSet<Part>,
     /// What was read but is not understood, rules apart (they keep theirs).

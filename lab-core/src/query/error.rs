@@ -15,6 +15,16 @@ pub enum Error {
     /// The end exists, but cannot serve.
     #[error("{0}")]
     Unfit(String),
+    /// The same packets are asked both to pass and to be refused.
+    #[error("`{pass}` should pass and `{refuse}` should not, and these are both: {packets}")]
+    Contradiction {
+        /// The flows that should pass.
+        pass: String,
+        /// The flows that should not.
+        refuse: String,
+        /// The packets in both.
+        packets: String,
+    },
     /// The packet sets needed for the answer outgrew their bounds.
     #[error(transparent)]
     Space(#[from] crate::space::Error),

@@ -34,6 +34,9 @@ pub struct Headers {
 /// The length of the packets asked about, in bytes: a small one.
 const LENGTH: u32 = 60;
 
+/// The hops left of packets that come from outside.
+const OUTSIDE_TTL: u8 = 64;
+
 /// An engine, and the questions it is asked.
 pub struct Asker<'a> {
     /// The lab.
@@ -162,6 +165,17 @@ impl<'a> Asker<'a> {
         }
     }
 
+    /// Sends packets from a host, from any of its addresses, whatever its routes
+    /// would choose: what programs that bind to one send.
+    ///
+    /// # Errors
+    /// A host that does not exist; packet sets that outgrow their budget.
+    pub fn send_bound(&mut self, name: &str, set: Ref) -> Result<Vec<Flowed>, Error> {
+        let host = ends::host(self.lab, name)?;
+        let set = self.sent_by(set, host.addresses().map(IpNet::from))?;
+        self.send_from(host, set, Sending::Bound)
+    }
+
     fn sent_by(&mut self, set: Ref, nets: impl IntoIterator<Item = IpNet>) -> Result<Ref, Error> {
         let from = self.addressed(Field::Src, nets)?;
         Ok(self.engine.store().guard(from, set)?)
@@ -202,7 +216,7 @@ impl<'a> Asker<'a> {
         let doors: Vec<_> = self.doors().collect();
         let mut all = Vec::new();
         for (host, device) in doors {
-            let flow = Flow::new(set, 64, LENGTH, 0);
+            let flow = Flow::new(set, OUTSIDE_TTL, LENGTH, 0);
             all.extend(self.engine.inject(host, device, flow)?);
         }
         Ok(all)
@@ -278,7 +292,27 @@ impl<'a> Asker<'a> {
     pub fn replies(&mut self, flowed: &Flowed) -> Result<Option<Vec<Flowed>>, Error> {
         let Ending::Delivered(at) = &flowed.ending else { return Ok(None) };
         let Some(host) = self.lab.hosts.get(&at.host) else { return Ok(None) };
-        let Some(family) = flowed.flow.family(self.engine.store()) else { return Ok(None) };
+        let Some(reply) = self.answer(flowed, host) else { return Ok(None) };
+        Ok(Some(self.engine.send(host, reply, Sending::Bound)?))
+    }
+
+    /// What comes back for packets that left the lab, if somebody out there
+    /// has their destination and answers. `None` if they did not leave.
+    ///
+    /// # Errors
+    /// If the packet sets outgrow their budget.
+    pub fn replies_from_outside(&mut self, flowed: &Flowed) -> Result<Option<Vec<Flowed>>, Error> {
+        let Ending::ForwardedOut(at) = &flowed.ending else { return Ok(None) };
+        let Some(host) = self.lab.hosts.get(&at.host) else { return Ok(None) };
+        let Some(device) = host.interface(&at.iface) else { return Ok(None) };
+        let Some(mut reply) = self.answer(flowed, host) else { return Ok(None) };
+        reply.now.ttl = OUTSIDE_TTL;
+        Ok(Some(self.engine.inject(host, device, reply)?))
+    }
+
+    /// The answer to packets where they came to.
+    fn answer(&mut self, flowed: &Flowed, host: &Host) -> Option<Flow> {
+        let family = flowed.flow.family(self.engine.store())?;
         let mut reply = flowed.flow.clone().scrubbed();
         reply.now.ends = reply.now.ends.inverted();
         reply.now.ttl = icmp::default_ttl(host, family);
@@ -291,7 +325,7 @@ impl<'a> Asker<'a> {
             (Field::SctpInit, 0),
         ];
         reply.trail = None;
-        Ok(Some(self.engine.send(host, reply, Sending::Bound)?))
+        Some(reply)
     }
 
     /// Whether a reply came home: to the host that sent the packets, or out by

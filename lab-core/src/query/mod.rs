@@ -12,6 +12,7 @@ pub mod plan;
 pub mod policy;
 pub mod predict;
 pub mod reach;
+pub mod repair;
 pub mod rules;
 pub mod service_matrix;
 pub mod show;

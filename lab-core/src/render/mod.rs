@@ -7,6 +7,7 @@ pub mod plan;
 mod policy;
 pub mod predictions;
 mod reach;
+mod repair;
 mod show;
 mod trace;
 
@@ -14,6 +15,7 @@ pub use check::comparisons;
 pub use matrix::{matrix, matrix_markdown};
 pub use policy::policy;
 pub use reach::reach;
+pub use repair::repair;
 pub use show::summary;
 pub use trace::trace;
 

@@ -48,6 +48,7 @@ pub(super) fn read(folder: &Folder, name: &str) -> Result<Host, Error> {
         host.sysctls = sysctl::parse(&folder.shown("sysctl.txt"), &text)?;
     }
     firewall(folder, &mut host)?;
+    connections(folder, &mut host)?;
     leftovers(folder, &mut host)?;
     Ok(host)
 }
@@ -171,6 +172,25 @@ fn routing(folder: &Folder, host: &mut Host) -> Result<(), Error> {
         }
     }
     host.rules.sort_by_key(|r| r.priority);
+    Ok(())
+}
+
+/// The keyfiles that NetworkManager saves: which connection is for which
+/// interface (`man nm-settings-keyfile`).
+fn connections(folder: &Folder, host: &mut Host) -> Result<(), Error> {
+    let Some(saved) = folder.folder("NetworkManager")? else { return Ok(()) };
+    for name in saved.names()?.iter().filter(|n| n.ends_with(".nmconnection")) {
+        let text = saved.read(name)?.unwrap_or_default();
+        let section = text.lines().skip_while(|l| l.trim() != "[connection]").skip(1);
+        let section: Vec<&str> = section.take_while(|l| !l.starts_with('[')).collect();
+        let value = |key: &str| {
+            let given = section.iter().filter_map(|l| l.split_once('='));
+            given.filter(|(k, _)| k.trim() == key).map(|(_, v)| v.trim().to_owned()).next()
+        };
+        if let (Some(id), Some(interface)) = (value("id"), value("interface-name")) {
+            host.connections.insert(interface, id);
+        }
+    }
     Ok(())
 }
 

@@ -54,6 +54,7 @@ pub(super) fn of_hosts(a: &Host, b: &Host, unsaid: &mut Vec<String>) -> (Vec<Cha
         ipsets: Default::default(),
         unknown: a.unknown.clone(),
         unmodelled: a.unmodelled.clone(),
+        connections: a.connections.clone(),
     };
     let mut steps = Steps { state, changes: Vec::new(), touched: BTreeSet::new() };
     settings(&mut steps, a, b, unsaid);

@@ -1,0 +1,179 @@
+//! What a change gives and takes, over all senders: the packets that arrive
+//! somewhere after it and not before, and those whose answers do.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::ask::{Goal, Wish};
+use crate::addr::Family;
+use crate::engine::symbolic::{Ending, Flowed};
+use crate::model::Lab;
+use crate::query::ends::End;
+use crate::query::flows::{Asker, Headers, Home};
+use crate::query::reach::{Told, LINES};
+use crate::query::Error;
+use crate::space::{PacketSet, Ref, Space};
+
+/// First packets of connections from one sender to one place.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    /// Who sends: a host, from any of its addresses, or `@outside`.
+    pub from: String,
+    /// The host, or `host:interface` where they leave the lab; `not known`
+    /// where nothing can be claimed.
+    pub at: String,
+    /// Whether they arrived all along, and it is their answers that do now, or
+    /// no longer.
+    pub answers: bool,
+    /// The packets, as sent.
+    pub packets: Told,
+}
+
+/// Where packets come to of which nothing can be claimed.
+const UNKNOWN: &str = "not known";
+
+/// What arrives where in a lab, and what is answered.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    space: Space,
+    /// By sender and place: what may arrive, and of it what may be answered.
+    sets: BTreeMap<(String, String), (PacketSet, PacketSet)>,
+    /// All that is asked about.
+    first: PacketSet,
+}
+
+/// Everybody who sends: every host, and whoever is outside.
+pub(super) fn senders(lab: &Lab) -> Vec<End> {
+    let hosts = lab.hosts.keys().map(|name| End::Host(name.clone()));
+    let outside = Asker::new(lab).doors().next().map(|_| End::Outside);
+    hosts.chain(outside).collect()
+}
+
+/// What arrives where, of first packets of connections from all of them.
+pub(super) fn arrivals(lab: &Lab, senders: &[End], space: &Space) -> Result<Arrivals, Error> {
+    let mut asker = Asker::new(lab);
+    let headers = asker.headers(&Headers::default())?;
+    let first = space.adopt(asker.engine.store(), headers)?;
+    let mut sets = BTreeMap::new();
+    for sender in senders {
+        let mut found: BTreeMap<String, (Ref, Ref)> = BTreeMap::new();
+        // A host from any of its addresses: a change of routes may change which
+        // one it would choose, which neither gives nor takes a flow.
+        let flows = match sender {
+            End::Host(name) => asker.send_bound(name, headers)?,
+            other => asker.send(other, headers)?,
+        };
+        for flowed in flows {
+            let set = flowed.flow.set;
+            let place = match &flowed.ending {
+                _ if !flowed.flow.unknown.is_empty() => UNKNOWN.to_owned(),
+                Ending::Delivered(at) => at.host.clone(),
+                Ending::ForwardedOut(at) => at.to_string(),
+                Ending::Rejected(_) | Ending::Dropped(_) => continue,
+            };
+            let answered = answered(&mut asker, sender, &flowed)?;
+            let known = found.entry(place).or_insert((Ref::NONE, Ref::NONE));
+            known.0 = asker.engine.store().or_else(known.0, set)?;
+            known.1 = asker.engine.store().or_else(known.1, answered)?;
+        }
+        for (place, (arrive, answered)) in found {
+            let store = asker.engine.store();
+            let both = (space.adopt(store, arrive)?, space.adopt(store, answered)?);
+            sets.insert((sender.to_string(), place), both);
+        }
+    }
+    Ok(Arrivals { space: space.clone(), sets, first })
+}
+
+/// The packets of a flow of which an answer may come home.
+fn answered(asker: &mut Asker, sender: &End, flowed: &Flowed) -> Result<Ref, Error> {
+    let mut answered = Ref::NONE;
+    if let (Some(replies), Some(home)) = (asker.replies(flowed)?, Home::of(flowed, sender)) {
+        for reply in replies {
+            if !reply.flow.unknown.is_empty() || Asker::is_home(&reply, &home) {
+                let part = asker.engine.store().guard(flowed.flow.set, reply.flow.set)?;
+                answered = asker.engine.store().or_else(answered, part)?;
+            }
+        }
+    }
+    Ok(answered)
+}
+
+/// The packets that goals ask for, by sender: those of some wishes.
+pub(super) fn asked(
+    lab: &Lab,
+    goals: &[Goal],
+    wishes: &[Wish],
+    space: &Space,
+) -> Result<BTreeMap<String, PacketSet>, Error> {
+    let mut asker = Asker::new(lab);
+    let mut all: BTreeMap<String, PacketSet> = BTreeMap::new();
+    for goal in goals.iter().filter(|g| wishes.contains(&g.wish)) {
+        for sender in &goal.senders {
+            let set = goal.packets(&mut asker, sender)?;
+            let set = space.adopt(asker.engine.store(), set)?;
+            let host = super::ask::sending_host(lab, sender).map(|h| h.name.clone());
+            let name = host.unwrap_or_else(|| End::Outside.to_string());
+            let set = match all.get(&name) {
+                Some(known) => known.union(&set)?,
+                None => set,
+            };
+            all.insert(name, set);
+        }
+    }
+    Ok(all)
+}
+
+impl Arrivals {
+    /// What is here and not in another, apart from what was asked for.
+    pub fn beyond(
+        &self,
+        other: &Arrivals,
+        asked: &BTreeMap<String, PacketSet>,
+    ) -> Result<Vec<Difference>, Error> {
+        let none = self.space.none()?;
+        let sets =
+            |all: &'_ Arrivals, from: &str, at: &str| match all.sets.get(&(from.to_owned(), at.to_owned())) {
+                Some(both) => both.clone(),
+                None => (none.clone(), none.clone()),
+            };
+        let mut all = Vec::new();
+        for ((from, at), (arrive, answered)) in &self.sets {
+            let (was, had) = sets(other, from, at);
+            // Of what nothing could be claimed there, it may have arrived.
+            let (unclaimed, _) = sets(other, from, UNKNOWN);
+            let wanted = asked.get(from).unwrap_or(&none);
+            let beyond = |set: PacketSet| set.difference(&unclaimed)?.difference(wanted);
+            let new = beyond(arrive.difference(&was)?)?;
+            let heard = beyond(answered.difference(&had)?.intersection(&was)?)?;
+            for (set, answers) in [(new, false), (heard, true)] {
+                if !set.is_empty() {
+                    let packets = told(&set, &self.first)?;
+                    all.push(Difference { from: from.clone(), at: at.clone(), answers, packets });
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A set for people; its lines say nothing of what is not `within`. As an
+/// example a ping if there is one, or TCP from a port that clients use.
+pub(super) fn told(set: &PacketSet, within: &PacketSet) -> Result<Told, Error> {
+    let space = set.space();
+    let usual = space.protocol(6)?.intersection(&space.sport(40_000, 40_000)?)?;
+    let mut example = None;
+    let ping = |protocol, family| space.protocol(protocol)?.intersection(&space.family(family)?);
+    for likely in [ping(1, Family::Ipv4)?, ping(58, Family::Ipv6)?, usual] {
+        example = example.or_else(|| set.intersection(&likely).ok()?.example());
+    }
+    let (lines, whole) = set.cover_within(within, LINES)?;
+    Ok(Told {
+        lines: lines.iter().map(ToString::to_string).collect(),
+        whole,
+        count: set.count().to_string(),
+        example: example.or_else(|| set.example()),
+        set: set.clone(),
+    })
+}
