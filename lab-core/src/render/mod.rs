@@ -1,6 +1,7 @@
 //! Answers as text for people and JSON for programs. Computes nothing.
 
 mod check;
+pub mod edits;
 mod matrix;
 mod policy;
 pub mod predictions;
