@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lab_core::formats::command;
-use lab_core::model::{Change, Host, HostChange, Lab, Origin, Rule};
+use lab_core::model::{Change, Host, HostChange, Lab, Origin, Rule, Statement, Target};
 use lab_core::query::diff::edits::{edits, HostEdits, RuleEdit};
 use lab_core::query::what_if::{undo, what_if};
 use lab_core::strategies;
@@ -195,6 +195,12 @@ fn plain(change: &Change) -> Change {
     match &mut change {
         Change::InsertRule { rule, .. } | Change::ReplaceRule { rule, .. } => {
             (rule.text, rule.counters, rule.origin) = ("".into(), None, Origin::default());
+            for statement in &mut rule.statements {
+                // A prefix may be written with quotes or without.
+                if let Statement::Target(Target::NoEffect { options, .. }) = statement {
+                    *options = options.replace('"', "");
+                }
+            }
         }
         Change::AddRoute(route) => {
             route.origin = Origin::default();

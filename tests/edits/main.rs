@@ -4,4 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod bare;
+mod draw;
+mod kernel;
 mod laws;

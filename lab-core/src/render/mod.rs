@@ -2,6 +2,7 @@
 
 mod check;
 pub mod diff;
+pub mod edits;
 mod matrix;
 pub mod plan;
 mod policy;

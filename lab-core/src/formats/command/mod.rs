@@ -14,6 +14,7 @@ mod nft_value;
 mod policy;
 mod route;
 
+pub(crate) use nft::{base_text, json_expressions, rule_json, rule_text as nft_rule_text, say, Said};
 pub(crate) use nft_value::{declared, elements, Declared};
 
 use crate::model::{Change, Host};

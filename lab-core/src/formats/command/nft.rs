@@ -27,7 +27,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Whether the text of a rule is its JSON.
-pub(super) fn json_expressions(rule: &Rule) -> Option<Value> {
+pub(crate) fn json_expressions(rule: &Rule) -> Option<Value> {
     if !rule.text.starts_with('[') {
         return None;
     }
@@ -161,13 +161,54 @@ pub(crate) fn object(verb: &str, sort: &str, fields: Map<String, Value>) -> Valu
     json!({ verb: { sort: fields } })
 }
 
-fn json_command(object: &Value) -> Result<String, Error> {
-    quoted(["nft", "-j", &json!({ "nftables": [object] }).to_string()])
+/// What is told to nft.
+pub(crate) enum Said {
+    /// A command in its own words.
+    Text(String),
+    /// A command of its JSON.
+    Json(Value),
+    /// A command in its own words, with a handle between that is looked up by
+    /// this pipe when it runs.
+    TextByHandle(String, String, String),
+    /// The same of JSON, in two halves of text.
+    JsonByHandle(String, String, String),
+    /// One after the other.
+    Several(Vec<Said>),
 }
 
-fn text_command(text: &str) -> Result<String, Error> {
-    // In nft's language a line feed ends a command, and `#` starts a comment.
-    quoted(["nft", text])
+impl Said {
+    /// The command for a shell.
+    fn command(&self) -> Result<String, Error> {
+        match self {
+            Said::Text(text) => quoted(["nft", text]),
+            Said::Json(object) => quoted(["nft", "-j", &json!({ "nftables": [object] }).to_string()]),
+            Said::TextByHandle(start, lookup, end) if end.is_empty() => {
+                Ok(format!("{} {lookup}", quoted(["nft", start])?))
+            }
+            Said::TextByHandle(start, lookup, end) => {
+                Ok(format!("{} {lookup} {}", quoted(["nft", start])?, quoted([end.as_str()])?))
+            }
+            Said::JsonByHandle(start, lookup, end) => {
+                Ok(format!("nft -j {}{lookup}{}", quoted([start.as_str()])?, quoted([end.as_str()])?))
+            }
+            Said::Several(parts) => {
+                let commands: Vec<String> = parts.iter().map(Said::command).collect::<Result<_, _>>()?;
+                Ok(commands.join(" && "))
+            }
+        }
+    }
+}
+
+fn json_command(object: &Value) -> Result<Said, Error> {
+    Ok(Said::Json(object.clone()))
+}
+
+fn text_command(text: &str) -> Result<Said, Error> {
+    Ok(Said::Text(text.to_owned()))
+}
+
+pub(super) fn print(host: &Host, id: &TableId, change: &Change) -> Result<String, Error> {
+    say(host, id, change, false)?.command()
 }
 
 /// The chain of a table that a change is about.
@@ -195,12 +236,19 @@ fn handle(id: &TableId, chain: Option<&Chain>, name: &str, place: usize) -> Resu
     Ok(format!("\"$({listed} | sed -n 's/.* # handle \\([0-9][0-9]*\\)$/\\1/p' | sed -n {line}p)\""))
 }
 
-pub(super) fn print(host: &Host, id: &TableId, change: &Change) -> Result<String, Error> {
+/// A change of a table, as told to nft: in JSON where only that says it, or
+/// wherever it can if `as_json`.
+///
+/// # Errors
+///
+/// nft has no words for it.
+pub(crate) fn say(host: &Host, id: &TableId, change: &Change, as_json: bool) -> Result<Said, Error> {
     let family = id.family;
     if family == TableFamily::Netdev {
         return unsayable("tables at a device");
     }
-    let plain = is_plain(&id.name);
+    let wordy = is_plain(&id.name);
+    let plain = wordy && !as_json;
     let table = &id.name;
     match change {
         Change::AddTable(_) | Change::DeleteTable(_) => {
@@ -253,13 +301,13 @@ pub(super) fn print(host: &Host, id: &TableId, change: &Change) -> Result<String
                 (true, Ok(handle)) => {
                     text_command(&format!("delete rule {family} {table} {chain} handle {handle}"))
                 }
-                (true, Err(_)) => {
-                    let start = text_command(&format!("delete rule {family} {table} {chain} handle"))?;
-                    Ok(format!("{start} {handle}"))
+                (_, Err(_)) => {
+                    let start = format!("delete rule {family} {table} {chain} handle");
+                    Ok(Said::TextByHandle(start, handle, String::new()))
                 }
-                (false, handle) => {
+                (false, Ok(handle)) => {
                     let mut fields = in_chain(id, chain);
-                    fields.insert("handle".to_owned(), handle.unwrap_or_default().into());
+                    fields.insert("handle".to_owned(), handle.into());
                     json_command(&object("delete", "rule", fields))
                 }
             }
@@ -275,7 +323,7 @@ pub(super) fn print(host: &Host, id: &TableId, change: &Change) -> Result<String
         },
         Change::AddElements { set, .. } | Change::DeleteElements { set, .. } => {
             let verb = if matches!(change, Change::AddElements { .. }) { "add" } else { "delete" };
-            if !(plain && is_plain(&set.name)) {
+            if !(wordy && is_plain(&set.name)) {
                 return unsayable(format!("a name that nft's language has no words for: {}", set.name));
             }
             let elements = nft_value::elements(set, verb == "add")?;
@@ -297,7 +345,7 @@ fn in_chain(id: &TableId, chain: &str) -> Map<String, Value> {
     fields
 }
 
-fn insert(id: &TableId, chain: &str, spot: &Spot, rule: &Rule) -> Result<String, Error> {
+fn insert(id: &TableId, chain: &str, spot: &Spot, rule: &Rule) -> Result<Said, Error> {
     let verb = match spot {
         Spot::Start | Spot::Before(_) | Spot::Index(_) => "insert",
         Spot::End | Spot::After(_) => "add",
@@ -324,13 +372,13 @@ fn insert(id: &TableId, chain: &str, spot: &Spot, rule: &Rule) -> Result<String,
     json_command(&object(verb, "rule", fields))
 }
 
-fn replace(id: &TableId, chain: &str, handle: &str, rule: &Rule) -> Result<String, Error> {
+fn replace(id: &TableId, chain: &str, handle: &str, rule: &Rule) -> Result<Said, Error> {
     if json_expressions(rule).is_none() && is_plain(&id.name) && is_plain(chain) {
         let start = format!("replace rule {} {} {chain} handle", id.family, id.name);
         let text = rule_text(rule)?;
         return match handle.parse::<u64>() {
             Ok(handle) => text_command(&format!("{start} {handle} {text}")),
-            Err(_) => Ok(format!("{} {handle} {}", text_command(&start)?, quoted([text.as_str()])?)),
+            Err(_) => Ok(Said::TextByHandle(start, handle.to_owned(), text)),
         };
     }
     let mut fields = rule_json(id, chain, rule)?;
@@ -345,13 +393,13 @@ fn replace(id: &TableId, chain: &str, handle: &str, rule: &Rule) -> Result<Strin
             let Some(start) = text.strip_suffix("}}}]}") else {
                 return unsayable("a rule of which no JSON is known");
             };
-            let (start, end) = (quoted([format!("{start},\"handle\":").as_str()])?, quoted(["}}}]}"])?);
-            Ok(format!("nft -j {start}{handle}{end}"))
+            let start = format!("{start},\"handle\":");
+            Ok(Said::JsonByHandle(start, handle.to_owned(), "}}}]}".to_owned()))
         }
     }
 }
 
-fn add_set(id: &TableId, set: &NftSet) -> Result<String, Error> {
+fn add_set(id: &TableId, set: &NftSet) -> Result<Said, Error> {
     match nft_value::declared(set) {
         Some(Declared::Json { sort, mut fields }) => {
             // What of the elements is not understood stands in their text.
@@ -364,7 +412,7 @@ fn add_set(id: &TableId, set: &NftSet) -> Result<String, Error> {
             fields.shift_remove("elem");
             let start = json_command(&object("add", &sort, fields))?;
             let change = Change::AddElements { table: id.clone(), set: Box::new(set.clone()) };
-            Ok(format!("{start} && {}", print(&Host::default(), id, &change)?))
+            Ok(Said::Several(vec![start, say(&Host::default(), id, &change, false)?]))
         }
         found => {
             if !(is_plain(&id.name) && is_plain(&set.name)) {

@@ -25,7 +25,7 @@ pub use coverage::{coverage_table, Coverage, Extension, MATCHES, TARGETS};
 pub(super) use lexer::{words, Word};
 pub(super) use names::{icmp_name, icmp_type};
 pub use print::print;
-pub(super) use print::rule_text;
+pub(crate) use print::rule_text;
 pub(super) use single::rule;
 pub(crate) use table::{base as built_in_chain, built_in};
 pub(super) use values::{address, address_range, dashed_ports};

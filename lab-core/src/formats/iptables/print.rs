@@ -60,7 +60,8 @@ fn quote_name(name: &str) -> String {
 
 /// A rule's options as a line of `iptables-save` has them behind the chain.
 /// What iptables has no words for is named.
-pub(in crate::formats) fn rule_text(of: &Rule) -> Result<String, &'static str> {
+pub(crate) fn rule_text(of: &Rule) -> Result<String, &'static str> {
+    let mut own = [false; 6];
     for statement in &of.statements {
         match statement {
             Statement::Match(Match::Nft(_)) => return Err("an expression of nft in a rule of iptables"),
@@ -72,7 +73,13 @@ pub(in crate::formats) fn rule_text(of: &Rule) -> Result<String, &'static str> {
             {
                 return Err("an address from a map in a rule of iptables");
             }
-            Statement::Match(_) | Statement::Target(_) => {}
+            Statement::Match(condition) => {
+                let given = own_place(condition).and_then(|place| own.get_mut(usize::from(place)));
+                if given.is_some_and(|given| std::mem::replace(given, true)) {
+                    return Err("an option that iptables takes but once is given twice");
+                }
+            }
+            Statement::Target(_) => {}
         }
     }
     Ok(rule(of))

@@ -115,7 +115,7 @@ fn refused(host: &Host, why: impl std::fmt::Display) -> Error {
 }
 
 /// Makes one change. After an error the host is as it was.
-pub(in crate::query) fn apply(host: &mut Host, change: &Change) -> Result<(), Error> {
+pub(crate) fn apply(host: &mut Host, change: &Change) -> Result<(), Error> {
     match change {
         Change::AddTable(table) => rules::add_table(host, table),
         Change::DeleteTable(table) => rules::delete_table(host, table),
