@@ -3,15 +3,29 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::Args;
-use serde_json::json;
+use clap::{Args, ValueEnum};
 
 use super::{print_json, Failure, NO, YES};
 use crate::model::Host;
-use crate::query::diff::flows::flows;
-use crate::query::diff::packets::{packets, Rules};
+use crate::query::diff::edits::HostEdits;
+use crate::query::diff::whole;
 use crate::query::flows::Headers;
 use crate::{render, snapshot, Lab};
+
+/// How a difference is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum As {
+    /// What is written otherwise, what each rule does, and what becomes of
+    /// packets.
+    Text,
+    /// Unified diffs of the chains that differ.
+    Unified,
+    /// The commands that make the one the other, in order.
+    Commands,
+    /// Files for iptables-restore --noflush and nft -f, with the commands that
+    /// read them.
+    Payload,
+}
 
 /// What changes from A to B: two snapshot folders, or two files of rules.
 #[derive(Args)]
@@ -20,6 +34,9 @@ pub(super) struct DiffArgs {
     old: PathBuf,
     /// The same after.
     new: PathBuf,
+    /// How to tell it.
+    #[arg(long, value_enum, default_value_t = As::Text)]
+    format: As,
     /// Ask of any packets between hosts, not only those that open connections.
     #[arg(long)]
     any: bool,
@@ -37,12 +54,17 @@ pub(super) fn run(args: &DiffArgs, json: bool, out: &mut dyn Write) -> Result<u8
 
 fn rules(args: &DiffArgs, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
     let (old, new) = (snapshot::read_rules(&args.old)?, snapshot::read_rules(&args.new)?);
-    let host = Host::default();
-    let found = packets(Rules { host: &host, ruleset: &old }, Rules { host: &host, ruleset: &new })?;
+    let found = whole::rules(&old, &new)?;
+    let mut lab = Lab::default();
+    lab.hosts.insert(String::new(), Host { ruleset: old, ..Host::default() }.into());
     if json {
-        print_json(&json!({ "schema": "lab.diff/1", "packets": found }), out)?;
+        let mut value = serde_json::to_value(&found)?;
+        value["edits"] = render::edits::host_json(lab.host(""), &found.edits);
+        print_json(&value, out)?;
+    } else if args.format == As::Text {
+        write!(out, "{}", render::diff::rules(&found))?;
     } else {
-        write!(out, "{}", render::diff::packets(&found))?;
+        written(args.format, &lab, &[found.edits.clone()], out)?;
     }
     Ok(if found.is_empty() { YES } else { NO })
 }
@@ -50,11 +72,57 @@ fn rules(args: &DiffArgs, json: bool, out: &mut dyn Write) -> Result<u8, Failure
 fn labs(args: &DiffArgs, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
     let (old, new) = (Lab::open(&args.old)?, Lab::open(&args.new)?);
     let headers = Headers { any: args.any, ..Headers::default() };
-    let found = flows(&old, &new, &headers)?;
+    let found = whole::labs(&old, &new, &headers)?;
     if json {
-        print_json(&json!({ "schema": "lab.diff/1", "flows": found }), out)?;
+        let mut value = serde_json::to_value(&found)?;
+        value["edits"] = render::edits::json(&old, &found.edits);
+        print_json(&value, out)?;
+    } else if args.format == As::Text {
+        write!(out, "{}", render::diff::labs(&found))?;
     } else {
-        write!(out, "{}", render::diff::flows(&found))?;
+        written(args.format, &old, &found.edits.hosts, out)?;
     }
     Ok(if found.is_empty() { YES } else { NO })
+}
+
+/// What is written otherwise, for tools.
+fn written(form: As, old: &Lab, hosts: &[HostEdits], out: &mut dyn Write) -> Result<(), Failure> {
+    let empty = Host::default();
+    for edits in hosts {
+        let host = old.host(&edits.host).unwrap_or(&empty);
+        if !edits.host.is_empty() {
+            writeln!(out, "# {}", render::safe(&edits.host))?;
+        }
+        let unsaid = match form {
+            As::Text | As::Unified => {
+                for chain in &edits.chains {
+                    write!(out, "{}", render::edits::unified(chain))?;
+                }
+                Vec::new()
+            }
+            As::Commands => {
+                let (said, unsaid): (Vec<_>, Vec<_>) =
+                    render::edits::commands(host, edits).into_iter().partition(Result::is_ok);
+                for command in said.into_iter().flatten() {
+                    writeln!(out, "{command}")?;
+                }
+                unsaid.into_iter().filter_map(Result::err).collect()
+            }
+            As::Payload => {
+                let (payloads, unsaid) = render::edits::payloads(host, edits);
+                for payload in payloads {
+                    writeln!(out, "# {}", payload.command.join(" "))?;
+                    write!(out, "{}", payload.text)?;
+                }
+                unsaid
+            }
+        };
+        for why in unsaid {
+            writeln!(out, "# {}", render::safe(&why.to_string()))?;
+        }
+        for what in &edits.unsaid {
+            writeln!(out, "# {}", render::safe(what))?;
+        }
+    }
+    Ok(())
 }

@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 use super::reach::decision;
-use super::safe;
-use crate::model::Owner;
-use crate::query::diff::flows::{Answered, Effect, Fate, FlowChange, FlowDiff};
+use super::{edits, safe};
+use crate::model::{Change, Owner};
+use crate::query::diff::effects::{Effect, RuleEffect, Turn};
+use crate::query::diff::flows::{self, Answered, Fate, FlowChange, FlowDiff};
 use crate::query::diff::packets::{self, ChainPackets, Deed, MetPackets, Treated};
+use crate::query::diff::whole::{LabDiff, RulesDiff};
 use crate::query::reach::Told;
 
 pub(super) fn told(out: &mut String, level: usize, told: &Told) {
@@ -50,13 +52,13 @@ fn heading(change: &FlowChange) -> String {
         (several, false) => format!(" by {} together", several.join(", ")),
     };
     let what = match (change.effect, change.certain) {
-        (Effect::Gained, true) => "opened",
-        (Effect::Gained, false) => "may be opened",
-        (Effect::Lost, true) => "cut",
-        (Effect::Lost, false) => "may be cut",
-        (Effect::Changed, true) => "treated otherwise",
-        (Effect::Changed, false) => "may be treated otherwise",
-        (Effect::Unknown, _) => "not known",
+        (flows::Effect::Gained, true) => "opened",
+        (flows::Effect::Gained, false) => "may be opened",
+        (flows::Effect::Lost, true) => "cut",
+        (flows::Effect::Lost, false) => "may be cut",
+        (flows::Effect::Changed, true) => "treated otherwise",
+        (flows::Effect::Changed, false) => "may be treated otherwise",
+        (flows::Effect::Unknown, _) => "not known",
     };
     let before = match (&change.old, &change.new) {
         (Fate::Rejected(_) | Fate::Dropped(_), Fate::Arrives { .. }) => {
@@ -71,20 +73,14 @@ fn heading(change: &FlowChange) -> String {
     safe(&format!("{what}{whose}{before}"))
 }
 
-/// What a change does to flows between hosts.
-pub fn flows(diff: &FlowDiff) -> String {
-    let mut out = String::new();
-    let kind = if diff.new { "new connection" } else { "packet" };
-    if diff.is_empty() {
-        let _ =
-            writeln!(out, "no {kind} from any host, or from outside, is treated differently: proved for all");
-        return out;
-    }
+/// What is done to flows, those alike under one heading.
+fn changed(out: &mut String, changes: &[FlowChange], level: usize) {
+    let indent = 2 * level;
     let mut last = String::new();
-    for change in &diff.changes {
+    for change in changes {
         let heading = heading(change);
         if heading != last {
-            let _ = writeln!(out, "{heading}");
+            let _ = writeln!(out, "{:indent$}{heading}", "");
             last = heading;
         }
         let line = match (&change.old, &change.new) {
@@ -96,11 +92,150 @@ pub fn flows(diff: &FlowDiff) -> String {
             _ => change.from.clone(),
         };
         for part in line.split('\n') {
-            let _ = writeln!(out, "  {}", safe(part));
+            let _ = writeln!(out, "{:indent$}  {}", "", safe(part));
         }
-        told(&mut out, 2, &change.packets);
+        told(out, level + 2, &change.packets);
     }
+}
+
+/// What a change does to flows between hosts.
+pub fn flows(diff: &FlowDiff) -> String {
+    let mut out = String::new();
+    let kind = if diff.new { "new connection" } else { "packet" };
+    if diff.is_empty() {
+        let _ =
+            writeln!(out, "no {kind} from any host, or from outside, is treated differently: proved for all");
+        return out;
+    }
+    changed(&mut out, &diff.changes, 0);
     out
+}
+
+/// What a rule that comes or goes does by itself.
+fn rule_effect(out: &mut String, one: &RuleEffect) {
+    let name = format!("{} {}", one.chain, one.rule);
+    let deeds = |out: &mut String, deeds: &[Deed]| {
+        for one in deeds {
+            let _ = writeln!(out, "    {}", deed(one));
+        }
+    };
+    let (without, does) = match one.gone {
+        false => ("without it", "does"),
+        true => ("with it", "did"),
+    };
+    let _ = match &one.effect {
+        Effect::Shadowed(_) => {
+            writeln!(out, "  {} {does} nothing: no packet comes to it, as first", safe(&name))
+        }
+        Effect::Redundant(_) => {
+            writeln!(out, "  {} {does} nothing: the same is done anyway by", safe(&name))
+        }
+        Effect::Unsent { .. } => {
+            writeln!(out, "  {} {does} nothing: what comes to it is treated alike anyway by", safe(&name))
+        }
+        Effect::Flows(_) => writeln!(out, "  {}, against the same lab {without}:", safe(&name)),
+        Effect::Packets(_) => writeln!(out, "  {} treats packets otherwise", safe(&name)),
+    };
+    match &one.effect {
+        Effect::Shadowed(by) | Effect::Redundant(by) => deeds(out, by),
+        Effect::Unsent { instead, packets } => {
+            // Numbers differ without the rule, texts do not.
+            let rule = |deed: &Deed| deed.by.as_ref().map(|by| (by.chain.clone(), by.text.clone()));
+            let treated = || packets.iter().flat_map(|c| &c.treated);
+            let same = |deed: &&Deed| !treated().any(|t| rule(&t.old) == rule(deed));
+            let alike: Vec<Deed> = instead.iter().filter(same).cloned().collect();
+            deeds(out, &alike);
+            let _ = writeln!(out, "    other packets would be treated otherwise, but no host sends them");
+            for treated in packets.iter().flat_map(|c| &c.treated) {
+                for place in &treated.packets {
+                    let when =
+                        if place.when.is_empty() { "anywhere".into() } else { place.when.join("; or ") };
+                    for line in &place.lines {
+                        let _ = writeln!(out, "      {line} ({})", safe(&when));
+                    }
+                }
+            }
+        }
+        Effect::Flows(changes) => changed(out, changes, 2),
+        Effect::Packets(_) => {}
+    }
+}
+
+fn turn(out: &mut String, one: &Turn) {
+    let moved = if one.old == one.new { String::new() } else { format!(" (was {})", one.old) };
+    let text = match one.comes {
+        true => format!("{} {}{moved} decides now where before", one.chain, one.new),
+        false => format!("{} {}{moved} decides no longer where now", one.chain, one.new),
+    };
+    let _ = writeln!(out, "  {}", safe(&text));
+    for one in &one.by {
+        let _ = writeln!(out, "    {}", deed(one));
+    }
+}
+
+/// A difference of two labs: what is written otherwise host by host, what
+/// each edited rule does, and what becomes of flows.
+pub fn labs(diff: &LabDiff) -> String {
+    let mut out = String::new();
+    for host in &diff.edits.hosts {
+        let _ = writeln!(out, "{}", safe(&host.host));
+        for chain in &host.chains {
+            for line in edits::unified(chain).lines() {
+                let _ = writeln!(out, "  {line}");
+            }
+        }
+        for change in host.changes.iter().filter(|c| !is_of_rules(c)) {
+            let _ = writeln!(out, "  {}", safe(&change.to_string()));
+        }
+        for what in &host.unsaid {
+            let _ = writeln!(out, "  {}", safe(what));
+        }
+        diff.effects.turns.iter().filter(|t| t.host == host.host).for_each(|t| turn(&mut out, t));
+        diff.effects.rules.iter().filter(|r| r.host == host.host).for_each(|r| rule_effect(&mut out, r));
+        out.push('\n');
+    }
+    if diff.effects.more > 0 {
+        let _ = writeln!(out, "{} edited rules more were not looked at one by one\n", diff.effects.more);
+    }
+    for what in &diff.edits.unsaid {
+        let _ = writeln!(out, "{}", safe(what));
+    }
+    out + &flows(&diff.flows)
+}
+
+/// A difference of two rule sets.
+pub fn rules(diff: &RulesDiff) -> String {
+    let mut out = String::new();
+    for chain in &diff.edits.chains {
+        out += &edits::unified(chain);
+    }
+    for change in diff.edits.changes.iter().filter(|c| !is_of_chains(c)) {
+        let _ = writeln!(out, "{}", safe(&change.to_string()));
+    }
+    for what in &diff.edits.unsaid {
+        let _ = writeln!(out, "{}", safe(what));
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out + &packets(&diff.packets)
+}
+
+/// Changes that the diffs of chains show.
+fn is_of_chains(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::AddChain { .. }
+            | Change::DeleteChain { .. }
+            | Change::SetPolicy { .. }
+            | Change::InsertRule { .. }
+            | Change::DeleteRule { .. }
+            | Change::ReplaceRule { .. }
+    )
+}
+
+fn is_of_rules(change: &Change) -> bool {
+    is_of_chains(change) || matches!(change, Change::AddTable(_) | Change::DeleteTable(_))
 }
 
 /// What a rule does, and who wrote it.

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::edits::{self, Payload};
 use super::{diff, safe};
+use crate::formats::command;
 use crate::query::plan::{Hurt, Plan, Refusal, Step};
 use crate::query::policy::Judged;
 
@@ -53,6 +55,9 @@ pub fn plan(plan: &Plan) -> String {
                 let _ = writeln!(out, "{:>3}  {}", number + 1, safe(&step.host));
                 for command in &step.commands {
                     let _ = writeln!(out, "     {}", safe(command));
+                }
+                if step.at_once.is_some() {
+                    let _ = writeln!(out, "     (at once, in one transaction)");
                 }
                 for one in &step.hurts {
                     hurt(&mut out, one);
@@ -187,6 +192,23 @@ watch)
 esac
 "#;
 
+/// A file given to the tool that reads it, whatever it holds.
+fn here(out: &mut String, payload: &Payload, or: &str) {
+    let words = payload.command.iter().map(String::as_str);
+    // A tool's own name and options hold no NUL.
+    let command = command::quoted(words).unwrap_or_default();
+    let mut end = "END_OF_RULES".to_owned();
+    while payload.text.lines().any(|line| line == end) {
+        end.push('_');
+    }
+    let _ = writeln!(out, "    {command} <<'{end}'{or}");
+    out.push_str(&payload.text);
+    if !payload.text.ends_with('\n') {
+        out.push('\n');
+    }
+    let _ = writeln!(out, "{end}");
+}
+
 fn script(run: &[&Step], number: usize, count: usize, plain: &str, seconds: u32) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "#!/bin/sh");
@@ -196,17 +218,25 @@ fn script(run: &[&Step], number: usize, count: usize, plain: &str, seconds: u32)
     let _ = writeln!(out, "#   sh THIS undo       take it back now");
     let _ = writeln!(out, "set -u\nseconds={seconds}\nsteps={}", run.len());
     for (index, step) in run.iter().enumerate() {
-        for (verb, commands) in [("step", &step.commands), ("undo", &step.undo)] {
+        for (verb, side) in [("step", 0), ("undo", 1)] {
             let _ = writeln!(out, "\n{verb}_{}() {{", index + 1);
-            for command in commands {
-                // What undoes goes on where a part of it was never done.
-                let or = if verb == "step" { " || return 1" } else { " || :" };
-                let _ = writeln!(out, "    {command}{or}");
+            // What undoes goes on where a part of it was never done.
+            let or = if verb == "step" { " || return 1" } else { " || :" };
+            let payloads = step.at_once.as_ref().and_then(|both| {
+                let (host, edits) = &both[side];
+                let (payloads, unsaid) = edits::payloads(host, edits);
+                (unsaid.is_empty() && !payloads.is_empty()).then_some(payloads)
+            });
+            match payloads {
+                Some(payloads) => payloads.iter().for_each(|p| here(&mut out, p, or)),
+                None => {
+                    for command in if side == 0 { &step.commands } else { &step.undo } {
+                        let _ = writeln!(out, "    {command}{or}");
+                    }
+                }
             }
-            if commands.is_empty() {
-                let _ = writeln!(out, "    :");
-            }
-            let _ = writeln!(out, "}}");
+            // A function must hold something.
+            let _ = writeln!(out, "    :\n}}");
         }
     }
     out.push_str(&FRAME.replace("@NAME@", &format!("{number:02}-{plain}")));

@@ -46,6 +46,8 @@ pub struct Comparison<'a> {
     leaves: ChainLeaves,
     /// Why conditions are not known, of the last comparison.
     doubts: Vec<String>,
+    /// What the rule does that was asked about last.
+    own: Vec<Leaf>,
     /// Where rules of either version stand.
     chains: [TableChains; 2],
 }
@@ -62,6 +64,7 @@ impl<'a> Comparison<'a> {
             sets: Sets::default(),
             leaves: ChainLeaves::default(),
             doubts: Vec::new(),
+            own: Vec::new(),
             chains: Default::default(),
         }
     }
@@ -117,6 +120,70 @@ impl<'a> Comparison<'a> {
                 Some(Differing { old, new, may, must })
             })
             .collect())
+    }
+
+    /// Who decides, in the old version, about the packets that a rule of the
+    /// new one decides about, in the chains that a base chain runs: by the
+    /// indices of the rule's chain and its own place. Empty: no packet comes to
+    /// it; then it is told who decides about those that would.
+    ///
+    /// # Errors
+    /// If the diagrams outgrow their budget.
+    pub fn instead_of(
+        &mut self,
+        (old, new): (Option<usize>, usize),
+        (chain, place): (usize, usize),
+    ) -> Result<(Vec<Leaf>, bool), Error> {
+        let whole = Cube::default();
+        self.own.clear();
+        let Some(version) = self.new else { return Ok((Vec::new(), false)) };
+        let rule = version.table.chains.get(chain).and_then(|c| c.rules.get(place));
+        let Some(rule) = rule else { return Ok((Vec::new(), false)) };
+        let mut ways = Ways::new(version.table).to(&mut self.sets, chain, new);
+        if let Some(own) = cube_of(&mut self.sets, &rule.statements) {
+            for way in &mut ways {
+                // A full cube says less, and is as right.
+                let _ = way.and(&own);
+            }
+        }
+        if ways.len() > REGIONS {
+            ways = vec![whole];
+        }
+        let (mut deciding, mut shadowing) = (Vec::new(), Vec::new());
+        for region in &ways {
+            let everything = region.is_everything();
+            let fresh = || if everything { TableChains::default() } else { TableChains::within(region) };
+            self.chains = [fresh(), fresh()];
+            self.sets.share_unknowns();
+            let a = self.diagram(0, self.old, old)?;
+            self.chains[1].oracles = self.chains[0].oracles.clone();
+            self.sets.another_table();
+            let b = self.diagram(1, self.new, Some(new))?;
+            let id = self.chains[1].first_id(chain, place);
+            let Comparison { sets, leaves, .. } = self;
+            let store = &mut sets.store;
+            let here = store.cube(region, false)?;
+            let decided = store.where_leaf(b, &|leaf| leaves.value(leaf).and_then(|l| l.rule) == id)?;
+            let decided = store.guard(here, decided)?;
+            let by_it = store.guard(decided, b)?;
+            for leaf in store.leaves(by_it) {
+                let leaf = leaves.value(leaf).cloned();
+                self.own.extend(leaf.filter(|leaf| !self.own.contains(leaf)));
+            }
+            let within = if decided.is_none() { here } else { decided };
+            let told = store.guard(within, if decided.is_none() { b } else { a })?;
+            let into = if decided.is_none() { &mut shadowing } else { &mut deciding };
+            for leaf in store.leaves(told) {
+                let leaf = leaves.value(leaf).cloned();
+                into.extend(leaf.filter(|leaf| !into.contains(leaf)));
+            }
+        }
+        Ok(if deciding.is_empty() { (shadowing, true) } else { (deciding, false) })
+    }
+
+    /// What the rule does that [`Comparison::instead_of`] was last asked about.
+    pub fn own(&self) -> &[Leaf] {
+        &self.own
     }
 
     /// Compares the packets of one region.

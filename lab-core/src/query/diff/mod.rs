@@ -4,6 +4,7 @@
 
 mod addresses;
 pub mod edits;
+pub mod effects;
 pub mod flows;
 mod network;
 pub mod packets;
@@ -11,6 +12,7 @@ mod rest;
 mod script;
 mod sets;
 mod tables;
+pub mod whole;
 
 #[cfg(test)]
 mod tests;

@@ -455,7 +455,11 @@ fn condition(condition: &Condition, names: &Names) -> String {
         condition.values.iter().filter(|v| v.0 <= most).map(|v| (v.0, v.1.min(most))).collect();
     let (negated, mut values) = few(&values, most);
     if negated && matches!(condition.field, Field::Iif | Field::Oif) {
+        // "Not none" goes without saying.
         values.retain(|range| *range != (0..=0));
+        for range in values.iter_mut().filter(|range| *range.start() == 0) {
+            *range = 1..=*range.end();
+        }
     }
     let not = if negated { "not " } else { "" };
     let named =
@@ -525,7 +529,8 @@ fn few(values: &[(u128, u128)], most: u128) -> (bool, Vec<RangeInclusive<u128>>)
     }
 }
 
-fn deed(leaf: &Leaf, by: Option<RuleRef>) -> Deed {
+/// What a leaf of a chain's diagram does, in words.
+pub(super) fn deed(leaf: &Leaf, by: Option<RuleRef>) -> Deed {
     let passes = !matches!(leaf.end, End::Drop | End::Reject(_));
     let does = match &leaf.end {
         End::Accept | End::Fall | End::Return => "accepts".to_owned(),

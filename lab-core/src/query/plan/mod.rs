@@ -10,14 +10,14 @@ use serde::Serialize;
 
 pub use promise::Hurt;
 
-use super::diff::edits::edits;
+use super::diff::edits::{edits, HostEdits};
 use super::ends;
 use super::flows::Headers;
 use super::policy::{self, Judged, Met, Policy};
 use super::what_if::{what_if, HostChange};
 use super::Error;
 use crate::formats::command;
-use crate::model::Lab;
+use crate::model::{Host, Lab};
 use promise::Promise;
 use search::{Search, State};
 use units::{units, Grain, Unit};
@@ -33,6 +33,10 @@ pub struct Step {
     pub commands: Vec<String>,
     /// What takes it back, in this order.
     pub undo: Vec<String>,
+    /// Of several changes of one table, which one transaction makes: the edits
+    /// and the host before them, there and back.
+    #[serde(skip)]
+    pub at_once: Option<Box<[(Host, HostEdits); 2]>>,
     /// What it admits or cuts that it should not, until later steps mend it.
     pub hurts: Vec<Hurt>,
 }
@@ -191,12 +195,30 @@ fn steps(
             host: one.host.clone(),
             commands: commands(&lab, &changes)?,
             undo: commands(&after, &back)?,
+            at_once: at_once(&lab, &after, &changes)?,
             changes,
             hurts,
         });
         lab = after;
     }
     Ok(steps)
+}
+
+/// The edits of a table that are one step, there and back.
+fn at_once(
+    before: &Lab,
+    after: &Lab,
+    changes: &[HostChange],
+) -> Result<Option<Box<[(Host, HostEdits); 2]>>, Error> {
+    let Some(first) = changes.first().filter(|c| changes.len() > 1 && units::is_of_table(&c.change)) else {
+        return Ok(None);
+    };
+    let side = |from: &Lab, to: &Lab| -> Result<(Host, HostEdits), Error> {
+        let host = ends::host(from, &first.host)?.clone();
+        let found = edits(from, to)?.hosts.into_iter().find(|h| h.host == first.host);
+        Ok((host, found.unwrap_or_default()))
+    };
+    Ok(Some(Box::new([side(before, after)?, side(after, before)?])))
 }
 
 /// Changes as commands, each for the host as those before it leave it.

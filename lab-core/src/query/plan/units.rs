@@ -104,6 +104,11 @@ fn table_of(change: &Change) -> Option<&TableId> {
     }
 }
 
+/// Whether a change is one of a table's rules or sets.
+pub(super) fn is_of_table(change: &Change) -> bool {
+    table_of(change).is_some()
+}
+
 /// The chain that a change is of.
 fn chain_of(change: &Change) -> Option<&str> {
     match change {

@@ -89,7 +89,8 @@ pub fn unified(chain: &ChainEdits) -> String {
         (old.iter().map(String::as_str).collect(), new.iter().map(String::as_str).collect());
     let name = safe(&format!("{} {}", chain.table, chain.chain));
     let title = |there: bool| if there { name.clone() } else { "/dev/null".to_owned() };
-    let diff = TextDiff::configure().algorithm(Algorithm::Myers).diff_slices(&old, &new);
+    let diff =
+        TextDiff::configure().algorithm(Algorithm::Myers).newline_terminated(true).diff_slices(&old, &new);
     diff.unified_diff()
         .context_radius(CONTEXT)
         .header(&title(chain.fate != Fate::Added), &title(chain.fate != Fate::Deleted))
@@ -126,7 +127,8 @@ fn chain_json(chain: &ChainEdits) -> Value {
     })
 }
 
-fn host_json(host: Option<&Host>, edits: &HostEdits) -> Value {
+/// The edits of one host as JSON; `host` is as it is before.
+pub fn host_json(host: Option<&Host>, edits: &HostEdits) -> Value {
     let empty = Host::default();
     let commands = commands(host.unwrap_or(&empty), edits);
     let changes: Vec<Value> = edits
