@@ -2,6 +2,7 @@
 //! exceptions. Every decision is lab-core's.
 
 mod answers;
+mod changes;
 mod error;
 mod sets;
 
@@ -18,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyList};
 
 use answers::{Checked, Matrix, Reach};
+use changes::{Diff, Plan, Repair, RulesDiff};
 use error::Failure;
 use sets::PacketSet;
 
@@ -305,6 +307,93 @@ impl Lab {
         Ok(Lab { lab, folder: self.folder.clone() })
     }
 
+    /// Compares this lab with what it is to become: what is written otherwise,
+    /// what each edited rule does, which flows are opened and cut.
+    ///
+    /// Args:
+    ///     new (Lab): the lab after.
+    ///     any_packet (bool): ask of any packets, not only those that open
+    ///         connections.
+    ///
+    /// Returns:
+    ///     Diff: the difference; false if there is none.
+    ///
+    /// Raises:
+    ///     QuestionError: a rule set does not fit, or the packets fall into too
+    ///         many parts.
+    #[pyo3(signature = (new, *, any_packet=false))]
+    fn diff(&self, py: Python<'_>, new: &Lab, any_packet: bool) -> PyResult<Diff> {
+        let headers = query::flows::Headers { any: any_packet, ..Default::default() };
+        let answer = py.detach(|| query::diff::whole::labs(&self.lab, &new.lab, &headers));
+        Ok(Diff { answer: answer.map_err(Failure::from)?, old: self.lab.clone() })
+    }
+
+    /// Plans the way from this lab to another, step by step, so that no state
+    /// between lets through what passes neither before nor after, or cuts what
+    /// passes in both.
+    ///
+    /// Args:
+    ///     new (Lab): the lab after.
+    ///     keep (str | dict[str, Any] | None): a policy, as for `check`; what its
+    ///         `keep` lines name passes in every state, or there is no plan.
+    ///
+    /// Returns:
+    ///     Plan: the steps, or why there are none.
+    ///
+    /// Raises:
+    ///     QuestionError: the policy is none, or a rule set does not fit.
+    #[pyo3(signature = (new, *, keep=None))]
+    fn plan(&self, py: Python<'_>, new: &Lab, keep: Option<answers::Policy<'_>>) -> PyResult<Plan> {
+        let keep = keep.map(|policy| policy.read(py)).transpose()?.unwrap_or_default();
+        let answer = py.detach(|| query::plan::plan(&self.lab, &new.lab, &keep));
+        Ok(Plan { answer: answer.map_err(Failure::from)? })
+    }
+
+    /// Finds what must be changed for packets to pass and be answered, or not
+    /// to pass.
+    ///
+    /// Args:
+    ///     from_ (str | IPv4Address | IPv6Address): who sends.
+    ///     to (str | IPv4Address | IPv6Address): where to.
+    ///     proto (str | int | None): the protocol. None: every one, or tcp if
+    ///         `dport` is given.
+    ///     dport (int | tuple[int, int] | None): destination port or ports,
+    ///         first and last.
+    ///     sport (int | tuple[int, int] | None): source port or ports.
+    ///     family ("ipv4" | "ipv6" | None): one IP version alone.
+    ///     refuse (bool): find what stops these packets instead.
+    ///
+    /// Returns:
+    ///     Repair: what stands in the way, and whole repairs, the narrowest
+    ///         first.
+    ///
+    /// Raises:
+    ///     QuestionError: an end is not there or cannot send, or the protocol
+    ///         or family is unknown.
+    #[pyo3(signature = (from_, to, *, proto=None, dport=None, sport=None, family=None, refuse=false))]
+    #[allow(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn repair(
+        &self,
+        py: Python<'_>,
+        from_: Side,
+        to: Side,
+        proto: Option<Protocol>,
+        dport: Option<sets::Ports>,
+        sport: Option<sets::Ports>,
+        family: Option<&str>,
+        refuse: bool,
+    ) -> PyResult<Repair> {
+        let headers = sets::headers(proto, dport, sport, family, false)?;
+        let answer = py.detach(|| -> Result<_, Failure> {
+            let (from, to) = (from_.end(&self.lab)?, to.end(&self.lab)?);
+            let flow = query::repair::Flow { from, to, headers };
+            let mut ask = query::repair::Ask::default();
+            if refuse { &mut ask.refuse } else { &mut ask.pass }.push(flow);
+            Ok(query::repair::repair(&self.lab, &ask)?)
+        })?;
+        Ok(Repair { answer })
+    }
+
     /// Says what happens to each of a list of packets.
     ///
     /// Args:
@@ -465,9 +554,11 @@ mod _lab_py {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::changes::diff_rules;
+    #[pymodule_export]
     use super::error::{LabError, QuestionError, SnapshotError};
     #[pymodule_export]
-    use super::{Checked, Lab, Matrix, PacketSet, Reach, Summary, Trace};
+    use super::{Checked, Diff, Lab, Matrix, PacketSet, Plan, Reach, Repair, RulesDiff, Summary, Trace};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name that Python programs look for")]

@@ -55,15 +55,13 @@ pub(super) fn run(args: &DiffArgs, json: bool, out: &mut dyn Write) -> Result<u8
 fn rules(args: &DiffArgs, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
     let (old, new) = (snapshot::read_rules(&args.old)?, snapshot::read_rules(&args.new)?);
     let found = whole::rules(&old, &new)?;
-    let mut lab = Lab::default();
-    lab.hosts.insert(String::new(), Host { ruleset: old, ..Host::default() }.into());
     if json {
-        let mut value = serde_json::to_value(&found)?;
-        value["edits"] = render::edits::host_json(lab.host(""), &found.edits);
-        print_json(&value, out)?;
+        print_json(&render::diff::rules_json(&old, &found)?, out)?;
     } else if args.format == As::Text {
         write!(out, "{}", render::diff::rules(&found))?;
     } else {
+        let mut lab = Lab::default();
+        lab.hosts.insert(String::new(), Host { ruleset: old, ..Host::default() }.into());
         written(args.format, &lab, &[found.edits.clone()], out)?;
     }
     Ok(if found.is_empty() { YES } else { NO })
@@ -74,9 +72,7 @@ fn labs(args: &DiffArgs, json: bool, out: &mut dyn Write) -> Result<u8, Failure>
     let headers = Headers { any: args.any, ..Headers::default() };
     let found = whole::labs(&old, &new, &headers)?;
     if json {
-        let mut value = serde_json::to_value(&found)?;
-        value["edits"] = render::edits::json(&old, &found.edits);
-        print_json(&value, out)?;
+        print_json(&render::diff::labs_json(&old, &found)?, out)?;
     } else if args.format == As::Text {
         write!(out, "{}", render::diff::labs(&found))?;
     } else {

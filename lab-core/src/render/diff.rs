@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::reach::decision;
 use super::{edits, safe};
-use crate::model::{Change, Owner};
+use crate::model::{Change, Host, Lab, Owner, Ruleset};
 use crate::query::diff::effects::{Effect, RuleEffect, Turn};
 use crate::query::diff::flows::{self, Answered, Fate, FlowChange, FlowDiff};
 use crate::query::diff::packets::{self, ChainPackets, Deed, MetPackets, Treated};
@@ -126,6 +128,9 @@ fn rule_effect(out: &mut String, one: &RuleEffect) {
     let _ = match &one.effect {
         Effect::Shadowed(_) => {
             writeln!(out, "  {} {does} nothing: no packet comes to it, as first", safe(&name))
+        }
+        Effect::Redundant(by) if by.is_empty() => {
+            writeln!(out, "  {} {does} nothing: it decides nothing", safe(&name))
         }
         Effect::Redundant(_) => {
             writeln!(out, "  {} {does} nothing: the same is done anyway by", safe(&name))
@@ -319,4 +324,27 @@ pub fn packets(diff: &[ChainPackets]) -> String {
         }
     }
     out
+}
+
+/// A difference of two labs as JSON, of schema `lab.diff/1`; `old` is the lab
+/// that it begins with.
+///
+/// # Errors
+/// None in practice: every value has a JSON form.
+pub fn labs_json(old: &Lab, diff: &LabDiff) -> serde_json::Result<Value> {
+    let mut value = serde_json::to_value(diff)?;
+    value["edits"] = edits::json(old, &diff.edits);
+    Ok(value)
+}
+
+/// A difference of two rule sets as JSON, of schema `lab.diff-rules/1`; `old`
+/// is the one that it begins with.
+///
+/// # Errors
+/// As [`labs_json`].
+pub fn rules_json(old: &Ruleset, diff: &RulesDiff) -> serde_json::Result<Value> {
+    let host = Host { ruleset: old.clone(), ..Host::default() };
+    let mut value = serde_json::to_value(diff)?;
+    value["edits"] = edits::host_json(Some(&host), &diff.edits);
+    Ok(value)
 }

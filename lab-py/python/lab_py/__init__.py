@@ -11,28 +11,38 @@ True
 
 from ._lab_py import (
     Checked,
+    Diff,
     Lab,
     LabError,
     Matrix,
     PacketSet,
+    Plan,
     QuestionError,
     Reach,
+    Repair,
+    RulesDiff,
     SnapshotError,
     Summary,
     Trace,
     __version__,
+    diff_rules,
 )
 
 __all__ = [
     "Checked",
+    "Diff",
     "Lab",
     "LabError",
     "Matrix",
     "PacketSet",
+    "Plan",
     "QuestionError",
     "Reach",
+    "Repair",
+    "RulesDiff",
     "SnapshotError",
     "Summary",
     "Trace",
     "__version__",
+    "diff_rules",
 ]

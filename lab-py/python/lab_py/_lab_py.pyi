@@ -6,16 +6,21 @@ from typing import Any, Literal, final
 
 __all__ = [
     "Checked",
+    "Diff",
     "Lab",
     "LabError",
     "Matrix",
     "PacketSet",
+    "Plan",
     "QuestionError",
     "Reach",
+    "Repair",
+    "RulesDiff",
     "SnapshotError",
     "Summary",
     "Trace",
     "__version__",
+    "diff_rules",
 ]
 
 __version__: str
@@ -183,6 +188,65 @@ class Lab:
         Raises:
             QuestionError: a change is not understood, or is about something
                 that is not there.
+        """
+
+    def diff(self, new: Lab, *, any_packet: bool = False) -> Diff:
+        """Compares this lab with what it is to become.
+
+        What is written otherwise, what each edited rule does, which flows are
+        opened and cut, and by which host's change.
+
+        Args:
+            new: the lab after.
+            any_packet: ask of any packets, not only those that open
+                connections.
+
+        Raises:
+            QuestionError: a rule set does not fit, or the packets fall into
+                too many parts.
+        """
+
+    def plan(self, new: Lab, *, keep: str | dict[str, Any] | None = None) -> Plan:
+        """Plans the way from this lab to another, step by step.
+
+        No state between lets through what passes neither before nor after, or
+        cuts what passes in both.
+
+        Args:
+            new: the lab after.
+            keep: a policy, as for ``check``; what its ``keep`` lines name
+                passes in every state, or there is no plan.
+
+        Raises:
+            QuestionError: the policy is none, or a rule set does not fit.
+        """
+
+    def repair(
+        self,
+        from_: str | IPv4Address | IPv6Address,
+        to: str | IPv4Address | IPv6Address,
+        *,
+        proto: str | int | None = None,
+        dport: int | tuple[int, int] | None = None,
+        sport: int | tuple[int, int] | None = None,
+        family: Literal["ipv4", "ipv6"] | None = None,
+        refuse: bool = False,
+    ) -> Repair:
+        """Finds what must be changed for packets to pass, or not to pass.
+
+        Args:
+            from_: who sends.
+            to: where to.
+            proto: the protocol. None: every one, or tcp if ``dport`` is given.
+            dport: destination port or ports, first and last.
+            sport: source port or ports, first and last.
+            family: one IP version alone.
+            refuse: find what stops these packets instead.
+
+        Raises:
+            QuestionError: an end is not there or cannot send, or the protocol
+                or family is unknown.
+            OverflowError: a port is out of range.
         """
 
     def predict(self, probes: list[dict[str, Any]] | str | None = None) -> dict[str, Any]:
@@ -422,3 +486,81 @@ class Checked:
         Args:
             coverage: name the rules that no demand meets.
         """
+
+@final
+class Diff:
+    """The answer of ``Lab.diff``: what differs between two labs.
+
+    ``str()`` of it is its text; it is true if there is a difference.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as data: what ``lab --json diff`` prints."""
+
+    def __bool__(self) -> bool: ...
+
+@final
+class RulesDiff:
+    """The answer of ``diff_rules``: what differs between two rule sets.
+
+    ``str()`` of it is its text; it is true if there is a difference.
+    """
+
+    @property
+    def same_packets(self) -> bool:
+        """Whether every packet is treated alike, which is proved."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as data: what ``lab --json diff`` prints."""
+
+    def __bool__(self) -> bool: ...
+
+@final
+class Plan:
+    """The answer of ``Lab.plan``: steps from one lab to another.
+
+    ``str()`` of it is its text.
+    """
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is a plan, and no step of it hurts."""
+
+    def scripts(self, *, timeout: int = 60) -> list[tuple[str, str, str]]:
+        """The plan as shell scripts, in the order to run them.
+
+        Each undoes itself unless confirmed: name, host, text.
+
+        Args:
+            timeout: seconds that each waits to be confirmed.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as data: what ``lab --json plan`` prints."""
+
+@final
+class Repair:
+    """The answer of ``Lab.repair``: what stands in the way, and what mends it.
+
+    ``str()`` of it is its text.
+    """
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing need be changed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as data: what ``lab --json repair`` prints."""
+
+def diff_rules(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> RulesDiff:
+    """Compares two files of rules, as iptables-save or nft printed them.
+
+    Args:
+        old: the rules before.
+        new: the rules after.
+
+    Raises:
+        SnapshotError: a file cannot be read, or does not follow its format;
+            with ``file``, and ``line`` where there is one.
+        QuestionError: a rule set does not fit.
+    """

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::edits::{ChainEdits, Edits, Fate, RuleEdit};
+use super::edits::{ChainEdits, Edits, Fate, HostEdits, RuleEdit};
 use super::flows::{flows, FlowChange};
 use super::packets::{deed, packets, ChainPackets, Deed, Rules};
 use crate::engine::symbolic::{Comparison, Version};
-use crate::model::{Host, Lab, RuleRef, Table, TableId};
+use crate::model::{Host, Lab, RuleRef, Statement, Table, TableId, Target};
 use crate::query::flows::Headers;
 use crate::query::Error;
 
@@ -19,7 +19,8 @@ use crate::query::Error;
 pub enum Effect {
     /// Nothing: no packet comes to it, as these decide first.
     Shadowed(Vec<Deed>),
-    /// Nothing: without it these do the same to the same packets.
+    /// Nothing: without it these do the same to the same packets; none: it
+    /// only counts or logs.
     Redundant(Vec<Deed>),
     /// It treats packets otherwise, but none that any host sends, or that
     /// come from outside: without it these decide about those that come.
@@ -116,7 +117,13 @@ pub fn effects(old: &Lab, new: &Lab, edits: &Edits) -> Result<Effects, Error> {
         let sides = (old.hosts.get(&host.host), new.hosts.get(&host.host));
         let (Some(before), Some(after)) = sides else { continue };
         for chain in host.chains.iter().filter(|c| c.fate == Fate::Changed) {
-            turns(before, after, chain, &mut found.turns)?;
+            let mut turns = turns(before, after, chain)?;
+            // What new rules take is told of them.
+            for turn in turns.iter_mut().filter(|turn| !turn.comes) {
+                turn.by.retain(|deed| !is_new(host, deed));
+            }
+            turns.retain(|turn| !turn.by.is_empty());
+            found.turns.append(&mut turns);
         }
         for chain in &host.chains {
             for edit in &chain.edits {
@@ -152,6 +159,16 @@ pub fn effects(old: &Lab, new: &Lab, edits: &Edits) -> Result<Effects, Error> {
     Ok(found)
 }
 
+/// Whether a rule that decides is one that edits put in.
+fn is_new(host: &HostEdits, deed: &Deed) -> bool {
+    let Some(by) = &deed.by else { return false };
+    let chain = host.chains.iter().find(|c| c.chain == *by.chain && c.table.name == by.table);
+    chain.into_iter().flat_map(|c| &c.edits).any(|edit| match *edit {
+        RuleEdit::Insert { new } | RuleEdit::Replace { new, .. } => by.rule == Some(new),
+        RuleEdit::Delete { .. } | RuleEdit::Move { .. } => false,
+    })
+}
+
 /// What a rule of a host of a lab does: against the same lab without it.
 fn effect(
     lab: &Lab,
@@ -166,7 +183,12 @@ fn effect(
     let Some(chain) = without.ruleset.tables[table].chains.iter().position(|c| c.name == *edits.chain) else {
         return Ok(None);
     };
-    without.ruleset.tables[table].chains[chain].rules.remove(number - 1);
+    let rule = without.ruleset.tables[table].chains[chain].rules.remove(number - 1);
+    let decides =
+        |s: &Statement| !matches!(s, Statement::Match(_) | Statement::Target(Target::NoEffect { .. }));
+    if !rule.statements.iter().any(decides) {
+        return Ok(Some(Effect::Redundant(Vec::new())));
+    }
     let here = without.ruleset.tables.get(table).zip(host.ruleset.tables.get(table));
     let Some((less, whole)) = here else { return Ok(None) };
     let (instead, shadowed) = instead(&without, less, host, whole, (chain, number - 1))?;
@@ -230,7 +252,8 @@ fn instead(
 }
 
 /// Rules of a chain that are kept, and whose turn comes now or no longer.
-fn turns(old: &Host, new: &Host, edits: &ChainEdits, into: &mut Vec<Turn>) -> Result<(), Error> {
+fn turns(old: &Host, new: &Host, edits: &ChainEdits) -> Result<Vec<Turn>, Error> {
+    let mut into = Vec::new();
     let (mut gone, mut come, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for edit in &edits.edits {
         match *edit {
@@ -250,7 +273,7 @@ fn turns(old: &Host, new: &Host, edits: &ChainEdits, into: &mut Vec<Turn>) -> Re
     let in_both = (1..=n).filter(|i| !gone.contains(i)).zip((1..=m).filter(|j| !come.contains(j)));
     kept.extend(in_both);
     if kept.len() > RULES {
-        return Ok(());
+        return Ok(into);
     }
     kept.sort_unstable();
     for (from, to) in kept {
@@ -273,7 +296,7 @@ fn turns(old: &Host, new: &Host, edits: &ChainEdits, into: &mut Vec<Turn>) -> Re
             }
         }
     }
-    Ok(())
+    Ok(into)
 }
 
 /// Who decides on one host, and otherwise, about packets that a rule of the
