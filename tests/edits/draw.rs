@@ -305,7 +305,7 @@ fn ntable(dice: &mut Dice, head: &str) -> Ntable {
     let names: Vec<&str> = ["ports", "nets", "ways", "ends"].into_iter().filter(|_| dice.one_in(2)).collect();
     let sets = names.iter().map(|name| nset(dice, name)).collect();
     let mut chains = Vec::new();
-    for (name, hook) in [("in", "input"), ("fwd", "forward"), ("out", "output")] {
+    for (name, hook) in [("in", "input"), ("pass", "forward"), ("out", "output")] {
         if dice.one_in(4) {
             continue;
         }

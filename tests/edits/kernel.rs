@@ -35,6 +35,23 @@ pub fn apart(script: &str) -> Result<String, String> {
     }
 }
 
+/// The tools of iptables-legacy under the names of iptables, as on a host that
+/// has no other.
+fn legacy_path() -> &'static str {
+    static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        for six in ["", "6"] {
+            for verb in ["", "-restore", "-save"] {
+                let made = folder.path().join(format!("ip{six}tables{verb}"));
+                std::os::unix::fs::symlink(format!("/usr/sbin/ip{six}tables-legacy{verb}"), made).unwrap();
+            }
+        }
+        folder
+    });
+    folder.path().to_str().unwrap()
+}
+
 /// Whether namespaces and the tools are there; else says loudly that not.
 pub fn allowed() -> bool {
     let probe = apart("nft list ruleset && iptables-save && ip6tables-save");
@@ -75,13 +92,16 @@ impl Kind {
         match self {
             Kind::Nft(_) => format!("printf %s {} | nft -f -\n", quoted(text)),
             Kind::Iptables | Kind::Legacy => {
-                let sort = if self == Kind::Legacy { "-legacy" } else { "" };
+                let path = match self {
+                    Kind::Legacy => format!("PATH={}:$PATH\n", quoted(legacy_path())),
+                    _ => String::new(),
+                };
                 let (v4, v6) = text.split_once("#6\n").unwrap_or((text, ""));
                 let load = |program: &str, text: &str| match text.is_empty() {
                     true => String::new(),
                     false => format!("printf %s {} | {program}\n", quoted(text)),
                 };
-                load(&format!("iptables{sort}-restore"), v4) + &load(&format!("ip6tables{sort}-restore"), v6)
+                path + &load("iptables-restore", v4) + &load("ip6tables-restore", v6)
             }
         }
     }
@@ -89,8 +109,7 @@ impl Kind {
     /// A script that lists what there is: for us, and then for comparison.
     fn list(self) -> &'static str {
         match self {
-            Kind::Iptables => "iptables-save -c; echo '#6'; ip6tables-save -c; echo '#7'; iptables-save; echo '#6'; ip6tables-save",
-            Kind::Legacy => "iptables-legacy-save -c; echo '#6'; ip6tables-legacy-save -c; echo '#7'; iptables-legacy-save; echo '#6'; ip6tables-legacy-save",
+            Kind::Iptables | Kind::Legacy => "iptables-save -c; echo '#6'; ip6tables-save -c; echo '#7'; iptables-save; echo '#6'; ip6tables-save",
             Kind::Nft(Form::Text) => "nft list ruleset; echo '#7'; nft -s list ruleset",
             Kind::Nft(Form::Handles) => "nft -a list ruleset; echo '#7'; nft -s list ruleset",
             Kind::Nft(Form::Json) => "nft -j list ruleset; echo '#7'; nft -s list ruleset",
@@ -252,7 +271,7 @@ fn run(name: &str, count: usize, mut one: impl FnMut(&mut Dice, usize, &mut Tall
 
 #[test]
 fn iptables_becomes_what_was_asked() {
-    run("iptables", pairs(120), |dice, at, tally| {
+    run("iptables", pairs(40), |dice, at, tally| {
         let (a, b) = draw::iptables_pair(dice);
         let kind = if at % 4 == 3 { Kind::Legacy } else { Kind::Iptables };
         ask(kind, &a, &b, tally)
@@ -261,9 +280,131 @@ fn iptables_becomes_what_was_asked() {
 
 #[test]
 fn nft_becomes_what_was_asked() {
-    run("nft", pairs(120), |dice, at, tally| {
+    run("nft", pairs(60), |dice, at, tally| {
         let (a, b) = draw::nft_pair(dice);
         let form = [Form::Text, Form::Handles, Form::Json][at % 3];
         ask(Kind::Nft(form), &a, &b, tally)
     });
+}
+
+/// One pair that is written here.
+fn one(kind: Kind, a: &str, b: &str) {
+    if allowed() {
+        let mut tally = Tally::default();
+        ask(kind, a, b, &mut tally).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(tally.pairs, 1, "both load: {tally:?}");
+    }
+}
+
+fn filter(chains: &str, rules: &str) -> String {
+    format!(
+        "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{chains}{rules}COMMIT\n"
+    )
+}
+
+/// While rules change, no circle may be closed even for a moment.
+#[test]
+fn jumps_can_be_turned_round() {
+    let chains = ":x - [0:0]\n:y - [0:0]\n:z - [0:0]\n";
+    let a = filter(chains, "-A x -j y\n-A y -j z\n-A FORWARD -j x\n");
+    let b = filter(chains, "-A z -j y\n-A y -j x\n-A FORWARD -j z\n");
+    one(Kind::Iptables, &a, &b);
+    one(Kind::Legacy, &a, &b);
+}
+
+/// A target is refused while a packet could come to it from a hook that it is
+/// not for, though neither rule set lets one.
+#[test]
+fn a_chain_can_change_the_hook_it_serves() {
+    let nat = |rules: &str| {
+        let chains = ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"].map(|c| format!(":{c} ACCEPT [0:0]\n"));
+        format!("*nat\n{}:x - [0:0]\n{rules}COMMIT\n", chains.concat())
+    };
+    let a = nat("-A PREROUTING -j x\n-A x -p tcp -j REDIRECT\n");
+    let b = nat("-A POSTROUTING -j x\n-A x -p tcp -j MASQUERADE\n");
+    one(Kind::Iptables, &a, &b);
+    one(Kind::Legacy, &a, &b);
+}
+
+/// In a file, `:CHAIN` would empty a chain that is there: its counters stay.
+#[test]
+fn files_keep_the_counters_of_kept_rules() {
+    if !allowed() {
+        return;
+    }
+    let a = filter(":x - [0:0]\n", "[5:300] -A x -s 10.0.0.1 -j ACCEPT\n-A FORWARD -j x\n");
+    let b = a.replace("COMMIT", "-A x -s 10.0.0.2/32 -j DROP\nCOMMIT");
+    let a = a.replace("10.0.0.1", "10.0.0.1/32");
+    let edits = edits_of_tables(&v4(&a), &v4(&b)).unwrap();
+    let before = host(v4(&a));
+    let load = format!("printf %s {} | iptables-restore -c\n", quoted(&a));
+    for script in [
+        commands(&before, &edits).into_iter().map(|c| c.unwrap() + "\n").collect::<String>(),
+        payloads(&before, &edits).0.iter().map(fed).collect(),
+    ] {
+        let kept = apart(&format!("{load}{script}iptables-save -c")).unwrap();
+        assert!(kept.contains("[5:300] -A x -s 10.0.0.1/32 -j ACCEPT\n[0:0] -A x -s 10.0.0.2/32"), "{kept}");
+    }
+}
+
+fn v4(text: &str) -> Vec<Table> {
+    iptables::parse("iptables.save", text.to_owned(), Family::Ipv4).unwrap()
+}
+
+/// A named set that becomes one of another type is made anew: the rules that
+/// ask it go and come, and no others.
+#[test]
+fn a_set_can_become_another() {
+    let table = |kind: &str, elements: &str, rule: &str| {
+        format!("table inet t {{\n\tset s {{ type {kind}; elements = {{ {elements} }}; }}\n\tchain c {{\n\t\taccept\n\t\t{rule} @s drop\n\t\treturn\n\t}}\n}}\n")
+    };
+    let a = table("inet_service", "22, 80", "tcp dport");
+    let b = table("ipv4_addr", "10.0.0.1", "ip saddr");
+    for form in [Form::Text, Form::Handles, Form::Json] {
+        one(Kind::Nft(form), &a, &b);
+    }
+}
+
+/// A base chain cannot be moved: it is made anew with its rules.
+#[test]
+fn a_base_chain_can_change_its_hook() {
+    let table = |hook: &str, rules: &str| {
+        format!("table inet t {{\n\tchain c {{\n\t\ttype filter hook {hook} priority 0; policy drop;\n{rules}\t}}\n}}\n")
+    };
+    let a = table("input", "\t\tct state established accept\n\t\ttcp dport 22 accept\n");
+    let b = table("forward", "\t\tct state established accept\n\t\tudp dport 53 accept\n");
+    for form in [Form::Text, Form::Handles, Form::Json] {
+        one(Kind::Nft(form), &a, &b);
+    }
+}
+
+/// nft lists a chain with a name of its grammar's words, and cannot read what
+/// it lists: such a chain is spoken of in JSON.
+#[test]
+fn a_chain_may_be_named_by_a_word_of_nft() {
+    if !allowed() {
+        return;
+    }
+    let made = r#"nft -j '{"nftables":[{"add":{"table":{"family":"inet","name":"t"}}},{"add":{"chain":{"family":"inet","table":"t","name":"fwd"}}}]}'"#;
+    let refused = apart(&format!("{made}\nnft list ruleset | nft -f -"));
+    assert!(refused.unwrap_err().contains("unexpected fwd"));
+    let listed = apart(&format!("{made}\nnft -j list ruleset")).unwrap();
+    let before = host(nft_json::parse("nft.json", &listed).unwrap());
+    let mut after = before.ruleset.tables.clone();
+    after[0].chains.clear();
+    let edits = edits_of_tables(&before.ruleset.tables, &after).unwrap();
+    let said: Vec<String> = commands(&before, &edits).into_iter().map(Result::unwrap).collect();
+    let left = apart(&format!("{made}\n{}\nnft list ruleset", said.join("\n"))).unwrap();
+    assert_eq!(left.trim(), "table inet t {\n}");
+}
+
+/// Nothing of a comment or a name is run.
+#[test]
+fn hostile_comments_and_names_are_words() {
+    let rules = "-A FORWARD -m comment --comment \"$(touch owned); `touch owned`\" -j \\$(id)\n";
+    let a = filter("", "");
+    let b = filter(":$(touch${IFS}owned) - [0:0]\n", &rules.replace("\\$(id)", "$(touch${IFS}owned)"));
+    one(Kind::Iptables, &a, &b);
+    one(Kind::Iptables, &b, &a);
+    assert!(!std::path::Path::new("owned").exists());
 }

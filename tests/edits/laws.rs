@@ -195,6 +195,8 @@ fn plain(change: &Change) -> Change {
     match &mut change {
         Change::InsertRule { rule, .. } | Change::ReplaceRule { rule, .. } => {
             (rule.text, rule.counters, rule.origin) = ("".into(), None, Origin::default());
+            rule.comment = None;
+            rule.statements.sort_by_key(|s| format!("{s:?}"));
             for statement in &mut rule.statements {
                 // A prefix may be written with quotes or without.
                 if let Statement::Target(Target::NoEffect { options, .. }) = statement {

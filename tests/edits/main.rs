@@ -7,3 +7,4 @@ mod bare;
 mod draw;
 mod kernel;
 mod laws;
+mod told;

@@ -1,7 +1,7 @@
 use super::{joined, syntax, unsayable, Error};
 use crate::addr::Family;
 use crate::formats::iptables::{self, built_in, words};
-use crate::model::{Backend, Change, Host, Policy, Rule, TableFamily, TableId};
+use crate::model::{Backend, Change, Host, Policy, Rule, Statement, TableFamily, TableId};
 
 const PROGRAMS: [(&str, Family, Option<Backend>); 6] = [
     ("iptables", Family::Ipv4, None),
@@ -33,12 +33,28 @@ fn policy_word(policy: Policy) -> &'static str {
     }
 }
 
-/// The words of a rule behind its chain.
-fn rule_words(rule: &Rule) -> Result<Vec<String>, Error> {
+/// What a rule says, in whichever order and quotes.
+fn meaning(rule: &Rule) -> Vec<String> {
+    let shown = |s: &Statement| format!("{s:?}").replace(['"', '\\'], "");
+    let mut parts: Vec<String> = rule.statements.iter().map(shown).collect();
+    parts.sort();
+    parts
+}
+
+/// The words of a rule behind its chain. A program may make a rule that
+/// iptables has no options for: what is said must be read as what was meant.
+fn rule_words(id: &TableId, chain: &str, rule: &Rule) -> Result<Vec<String>, Error> {
     let text = iptables::rule_text(rule).map_err(|what| Error::Unsayable(what.to_owned()))?;
-    match words(&text) {
-        Ok(words) => Ok(words.into_iter().map(|w| w.text.into_owned()).collect()),
-        Err(kind) => unsayable(format!("`{text}`: {kind}")),
+    let words: Vec<String> = match words(&text) {
+        Ok(words) => words.into_iter().map(|w| w.text.into_owned()).collect(),
+        Err(kind) => return unsayable(format!("`{text}`: {kind}")),
+    };
+    let family = if id.family == TableFamily::Ip6 { Family::Ipv6 } else { Family::Ipv4 };
+    let given: Vec<&str> = words.iter().map(String::as_str).collect();
+    match iptables::rule(&id.name, chain, &given, family) {
+        Ok(read) if meaning(&read) == meaning(rule) => Ok(words),
+        Ok(_) => unsayable(format!("`{text}` would mean something else")),
+        Err(why) => unsayable(format!("`{text}`: {why}")),
     }
 }
 
@@ -87,15 +103,15 @@ pub(super) fn print(host: &Host, id: &TableId, change: &Change) -> Result<String
         Change::SetPolicy { chain, policy, .. } => say(&["-P", chain, policy_word(*policy)]),
         Change::InsertRule { chain, place: None, rule, .. } => {
             say(&["-A", chain]);
-            words.extend(rule_words(rule)?);
+            words.extend(rule_words(id, chain, rule)?);
         }
         Change::InsertRule { chain, place: Some(place), rule, .. } => {
             say(&["-I", chain, &place.to_string()]);
-            words.extend(rule_words(rule)?);
+            words.extend(rule_words(id, chain, rule)?);
         }
         Change::ReplaceRule { chain, place, rule, .. } => {
             say(&["-R", chain, &place.to_string()]);
-            words.extend(rule_words(rule)?);
+            words.extend(rule_words(id, chain, rule)?);
         }
         Change::DeleteRule { chain, place, .. } => say(&["-D", chain, &place.to_string()]),
         _ => return unsayable("iptables has no words for it"),

@@ -27,7 +27,7 @@ fn commands_come_back_as_they_were() {
         "iptables -t filter -A FORWARD -m comment --comment '-j ACCEPT' -j LOG --log-prefix 'in: '",
         "iptables -t filter -A FORWARD -m comment --comment 'two\nlines' -j ACCEPT",
         "ip route add 10.0.0.0/8 via 192.168.0.1 dev eth0",
-        "ip route add default table 100 proto static scope link src 10.0.0.1 metric 7 mtu 1400 dev eth0",
+        "ip route add default table 100 proto static scope host src 10.0.0.1 metric 7 mtu 1400 dev eth0",
         "ip -6 route add fd00::/64 metric 5 via fe80::1 dev eth0 onlink",
         "ip route add 10.0.0.0/8 nexthop via 10.1.0.1 dev eth0 weight 1 nexthop via 10.1.0.2 dev eth1 weight 3",
         "ip route add blackhole 10.9.0.0/16",

@@ -81,7 +81,7 @@ pub fn unified(chain: &ChainEdits) -> String {
         .collect();
     let lines = |there: bool, base, rules: Vec<String>| -> Vec<String> {
         let head = there.then(|| head(chain, base));
-        head.into_iter().chain(rules).map(|line| format!("{line}\n")).collect()
+        head.into_iter().chain(rules).collect()
     };
     let old = lines(chain.fate != Fate::Added, chain.old_base, old);
     let new = lines(chain.fate != Fate::Deleted, chain.new_base, new);

@@ -24,7 +24,12 @@ pub struct Payload {
 /// that are kept keep their counters.
 ///
 /// IP sets, routes, addresses, links and settings go by commands alone. What
-/// no file says is named: the table stays empty then, for example.
+/// no file says is named: a table that is to go stays, empty. Where the handle
+/// of a rule of nft is needed and not known, its chain is emptied and filled
+/// anew, in the same file.
+///
+/// nft takes a file at once. It takes two of them if rules are known by their
+/// JSON and elements of named sets change, which are told in nft's words.
 ///
 /// A user chain that stands in a file as `:CHAIN` would be emptied, so new ones
 /// are made by `-N`.
@@ -93,9 +98,12 @@ fn restore_lines(host: &Host, change: &Change) -> Result<Vec<String>, Error> {
     }])
 }
 
+/// The lines of a table, by its name.
+type TableLines = Vec<(String, Vec<String>)>;
+
 fn restores(before: &Host, edits: &HostEdits, unsaid: &mut Vec<Error>) -> Vec<Payload> {
     // By program, then by table, in the order in which they first come.
-    let mut programs: Vec<(String, Vec<(String, Vec<String>)>)> = Vec::new();
+    let mut programs: Vec<(String, TableLines)> = Vec::new();
     for change in &edits.changes {
         let Some(table) = table_of(change).filter(|table| table.xtables) else { continue };
         let six = if table.family == TableFamily::Ip6 { "6" } else { "" };
