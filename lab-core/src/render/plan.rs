@@ -155,14 +155,18 @@ apply)
     echo 0 >"$dir/done"
     # Lives on when this shell and its connection are gone.
     setsid sh "$dir/script" watch </dev/null >/dev/null 2>&1 &
+    # A lost connection must not stop it half way through a step.
+    trap '' HUP
     n=1
     while [ "$n" -le "$steps" ]; do
-        echo "$n" >"$dir/done"
         if ! "step_$n"; then
-            echo "step $n failed: undoing" >&2
+            # What was not done is not undone: places in chains would be wrong.
+            echo "step $n failed: undoing those before it" >&2
+            case " $halves " in *" $n "*) echo "step $n may be half done: look at it" >&2 ;; esac
             undo
             exit 1
         fi
+        echo "$n" >"$dir/done"
         n=$((n + 1))
     done
     echo "applied; undone in $seconds seconds unless: sh $0 confirm"
@@ -217,28 +221,38 @@ fn script(run: &[&Step], number: usize, count: usize, plain: &str, seconds: u32)
     let _ = writeln!(out, "#   sh THIS confirm    keep it");
     let _ = writeln!(out, "#   sh THIS undo       take it back now");
     let _ = writeln!(out, "set -u\nseconds={seconds}\nsteps={}", run.len());
+    let mut halves: Vec<String> = Vec::new();
     for (index, step) in run.iter().enumerate() {
         for (verb, side) in [("step", 0), ("undo", 1)] {
             let _ = writeln!(out, "\n{verb}_{}() {{", index + 1);
-            // What undoes goes on where a part of it was never done.
+            // What undoes goes on where a part of it fails.
             let or = if verb == "step" { " || return 1" } else { " || :" };
             let payloads = step.at_once.as_ref().and_then(|both| {
                 let (host, edits) = &both[side];
                 let (payloads, unsaid) = edits::payloads(host, edits);
                 (unsaid.is_empty() && !payloads.is_empty()).then_some(payloads)
             });
-            match payloads {
-                Some(payloads) => payloads.iter().for_each(|p| here(&mut out, p, or)),
+            let parts = match &payloads {
+                Some(payloads) => {
+                    payloads.iter().for_each(|p| here(&mut out, p, or));
+                    payloads.len()
+                }
                 None => {
-                    for command in if side == 0 { &step.commands } else { &step.undo } {
+                    let commands = if side == 0 { &step.commands } else { &step.undo };
+                    for command in commands {
                         let _ = writeln!(out, "    {command}{or}");
                     }
+                    commands.len()
                 }
+            };
+            if side == 0 && parts > 1 {
+                halves.push((index + 1).to_string());
             }
             // A function must hold something.
             let _ = writeln!(out, "    :\n}}");
         }
     }
+    let _ = writeln!(out, "\n# Steps of several commands.\nhalves='{}'", halves.join(" "));
     out.push_str(&FRAME.replace("@NAME@", &format!("{number:02}-{plain}")));
     out
 }

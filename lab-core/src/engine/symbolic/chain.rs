@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::edit::Callers;
 use super::effects::Effects;
@@ -108,7 +109,7 @@ pub(super) struct Compiled {
 pub struct TableChains {
     /// By chain; those that run before connection tracking apart.
     forms: [Vec<Option<Compiled>>; 2],
-    pub(super) names: HashMap<Text, u32, foldhash::fast::RandomState>,
+    pub(super) names: Arc<HashMap<Text, u32, foldhash::fast::RandomState>>,
     /// Why each oracle of these diagrams is one.
     pub oracles: Vec<Doubt>,
     /// For each chain the ids of its rules at first; later ones are appended.
@@ -138,6 +139,21 @@ impl TableChains {
     /// packets.
     pub fn within(cube: &Cube) -> Self {
         TableChains { known: Some((*cube, Mapping::from(cube))), ..TableChains::default() }
+    }
+
+    /// Chains of the same table, none compiled yet; for packets of a cube
+    /// alone, if it asks anything.
+    pub(super) fn again(&self, cube: &Cube) -> Self {
+        TableChains {
+            names: Arc::clone(&self.names),
+            first_ids: self.first_ids.clone(),
+            next_id: self.next_id,
+            runs: self.runs,
+            calls: self.calls.clone(),
+            contexts: vec![*cube],
+            known: (!cube.is_everything()).then(|| (*cube, Mapping::from(cube))),
+            ..TableChains::default()
+        }
     }
 
     /// The chain of that name, by its index in the table.

@@ -9,7 +9,7 @@ use super::compile::{targets, Compiler};
 use super::effects::Effects;
 use crate::model::{Chain, Host, Table, Target, Verdict};
 use crate::semantics::sets::Sets;
-use crate::space::{is_oracle, Cube, Error, Names, Ref, Store};
+use crate::space::{is_oracle, Cube, Error, Mapping, Names, Ref, Store};
 
 /// A version of a table, on its host.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,18 @@ pub struct Comparison<'a> {
     own: Vec<Leaf>,
     /// Where rules of either version stand.
     chains: [TableChains; 2],
+    /// Their chains, none compiled.
+    bare: Option<[TableChains; 2]>,
+    /// For chains that both versions have the cubes outside of which they do
+    /// the same; none: not in few.
+    apart: Option<Option<Vec<Apart>>>,
+    /// On which ways packets come to the chains of either.
+    ways: Option<[Ways<'a>; 2]>,
 }
+
+/// A chain of the old version by its index, the same of the new one, and cubes
+/// outside of which the two do the same.
+type Apart = (usize, usize, Vec<Cube>);
 
 /// Packets by what either version does with them.
 type Pairs = BTreeMap<(u32, u32), (Ref, Ref)>;
@@ -66,6 +77,9 @@ impl<'a> Comparison<'a> {
             doubts: Vec::new(),
             own: Vec::new(),
             chains: Default::default(),
+            bare: None,
+            apart: None,
+            ways: None,
         }
     }
 
@@ -139,7 +153,9 @@ impl<'a> Comparison<'a> {
         let Some(version) = self.new else { return Ok((Vec::new(), false)) };
         let rule = version.table.chains.get(chain).and_then(|c| c.rules.get(place));
         let Some(rule) = rule else { return Ok((Vec::new(), false)) };
-        let mut ways = Ways::new(version.table).to(&mut self.sets, chain, new);
+        let old_table = self.old.map_or(version.table, |v| v.table);
+        let known = self.ways.get_or_insert_with(|| [Ways::new(old_table), Ways::new(version.table)]);
+        let mut ways = known[1].to(&mut self.sets, chain, new);
         if let Some(own) = cube_of(&mut self.sets, &rule.statements) {
             for way in &mut ways {
                 // A full cube says less, and is as right.
@@ -151,10 +167,7 @@ impl<'a> Comparison<'a> {
         }
         let (mut deciding, mut shadowing) = (Vec::new(), Vec::new());
         for region in &ways {
-            let everything = region.is_everything();
-            let fresh = || if everything { TableChains::default() } else { TableChains::within(region) };
-            self.chains = [fresh(), fresh()];
-            self.sets.share_unknowns();
+            self.begin(region);
             let a = self.diagram(0, self.old, old)?;
             self.chains[1].oracles = self.chains[0].oracles.clone();
             self.sets.another_table();
@@ -194,10 +207,7 @@ impl<'a> Comparison<'a> {
         new: Option<usize>,
         pairs: &mut Pairs,
     ) -> Result<(), Error> {
-        let whole = region.is_everything();
-        let fresh = || if whole { TableChains::default() } else { TableChains::within(region) };
-        self.chains = [fresh(), fresh()];
-        self.sets.share_unknowns();
+        self.begin(region);
         let a = self.diagram(0, self.old, old)?;
         // What the one version does not know has a number for the other, too.
         self.chains[1].oracles = self.chains[0].oracles.clone();
@@ -238,6 +248,25 @@ impl<'a> Comparison<'a> {
             known.1 = store.or_else(known.1, must)?;
         }
         Ok(())
+    }
+
+    /// Makes ready to compile both versions for packets of a region.
+    fn begin(&mut self, region: &Cube) {
+        if self.bare.is_none() {
+            let mut bare = <[TableChains; 2]>::default();
+            for (chains, version) in bare.iter_mut().zip([self.old, self.new]) {
+                let Some(Version { host, table }) = version else { continue };
+                let Comparison { sets, leaves, .. } = self;
+                // Room for diagrams of all rules is only made where all are asked about.
+                chains.known = Some((Cube::default(), Mapping::default()));
+                Compiler { host, table, sets, leaves, chains }.prepare();
+            }
+            self.bare = Some(bare);
+        }
+        if let Some([old, new]) = &self.bare {
+            self.chains = [old.again(region), new.again(region)];
+        }
+        self.sets.share_unknowns();
     }
 
     /// A base chain of a version; every packet has a leaf.
@@ -281,11 +310,35 @@ impl<'a> Comparison<'a> {
         if policy(before, old) != policy(after, new) {
             return None;
         }
-        let same_host = alike(before, after);
+        if self.apart.is_none() {
+            self.apart = Some(self.chains_apart(before, after));
+        }
+        let apart = self.apart.clone().flatten()?;
         let mut found = Vec::new();
-        let mut ways: Option<[Ways; 2]> = None;
+        let Comparison { sets, ways, .. } = self;
+        for (place, other, cubes) in apart {
+            let [ways_old, ways_new] =
+                ways.get_or_insert_with(|| [Ways::new(before.table), Ways::new(after.table)]);
+            let mut above = ways_old.to(sets, place, old);
+            above.extend(ways_new.to(sets, other, new));
+            for cube in &cubes {
+                for way in above.iter().filter(|way| way.meets(cube)) {
+                    let mut both = *cube;
+                    // A full cube says less, and is as right.
+                    let _ = both.and(way);
+                    note(&mut found, both)?;
+                }
+            }
+        }
+        Some(found)
+    }
+
+    /// What the rules of chains that both versions have can treat otherwise.
+    fn chains_apart(&mut self, before: Version, after: Version) -> Option<Vec<Apart>> {
+        let same_host = alike(before, after);
         let index: HashMap<&str, usize, foldhash::fast::RandomState> =
             after.table.chains.iter().enumerate().map(|(i, c)| (c.name.as_str(), i)).collect();
+        let mut found = Vec::new();
         for (place, chain) in before.table.chains.iter().enumerate() {
             // A chain of one version alone is called by rules of it alone.
             let Some(other) = index.get(chain.name.as_str()).copied() else { continue };
@@ -299,21 +352,9 @@ impl<'a> Comparison<'a> {
             let Comparison { sets, leaves, .. } = self;
             let Version { host, table } = before;
             let mut exact = Exact { host, table, sets, leaves, known: HashMap::default() };
-            let apart = regions(&a, &b, same_host, &mut exact)?;
-            if apart.is_empty() {
-                continue;
-            }
-            let [ways_old, ways_new] =
-                ways.get_or_insert_with(|| [Ways::new(before.table), Ways::new(after.table)]);
-            let mut above = ways_old.to(&mut self.sets, place, old);
-            above.extend(ways_new.to(&mut self.sets, other, new));
-            for cube in &apart {
-                for way in above.iter().filter(|way| way.meets(cube)) {
-                    let mut both = *cube;
-                    // A full cube says less, and is as right.
-                    let _ = both.and(way);
-                    note(&mut found, both)?;
-                }
+            let cubes = regions(&a, &b, same_host, &mut exact)?;
+            if !cubes.is_empty() {
+                found.push((place, other, cubes));
             }
         }
         Some(found)

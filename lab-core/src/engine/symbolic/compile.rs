@@ -1,5 +1,7 @@
 //! Compiling chains: rules, one by one, and chains put together from them.
 
+use std::sync::Arc;
+
 use super::chain::{ChainLeaves, Compiled, End, Leaf, RuleId, TableChains};
 use super::effects::Effects;
 use crate::model::{Chain, Host, Match, Policy, Rule, Statement, Table, Target, Verdict};
@@ -46,8 +48,8 @@ impl<'a> Compiler<'a, '_> {
             return;
         }
         let table = self.table;
-        self.chains.names =
-            table.chains.iter().enumerate().map(|(i, c)| (c.name.clone(), i as u32)).collect();
+        let names = table.chains.iter().enumerate().map(|(i, c)| (c.name.clone(), i as u32));
+        self.chains.names = Arc::new(names.collect());
         self.chains.contexts = vec![self.chains.known.as_ref().map_or(Cube::default(), |(cube, _)| *cube)];
         let mut next = 0;
         let mut calls = vec![0_u8; table.chains.len()];
