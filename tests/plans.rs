@@ -73,6 +73,8 @@ fn parts(random: &mut Random) -> Vec<Part> {
         }
         all.push(Part { what, before, after });
     };
+    part(random, What::Direct("client"), false);
+    part(random, What::Direct("server"), false);
     for (host, chain) in [("router", "FORWARD"), ("server", "INPUT"), ("client", "OUTPUT")] {
         part(random, What::Drops(host, chain), false);
         for number in 0..1 + random.below(3) {
@@ -93,8 +95,6 @@ fn parts(random: &mut Random) -> Vec<Part> {
     }
     part(random, What::Forwards, true);
     part(random, What::Route("router", "198.51.100.0/24", "10.0.2.2"), true);
-    part(random, What::Direct("client"), false);
-    part(random, What::Direct("server"), false);
     all
 }
 

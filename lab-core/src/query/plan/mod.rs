@@ -229,16 +229,14 @@ fn commands(lab: &Lab, changes: &[HostChange]) -> Result<Vec<String>, Error> {
     while let Some(one) = left.next() {
         let host = ends::host(&lab, &one.host)?;
         let unsaid = |e: command::Error| Error::Unfit(format!("{}: {e}", one.host));
-        match left.next_if(|next| units::takes_the_place(&next.change, &one.change)) {
-            Some(next) => {
-                let add = command::print(host, &next.change).map_err(unsaid)?;
-                commands.push(add.replacen(" add ", " replace ", 1));
-                lab = what_if(&lab, &[one.clone(), next.clone()])?;
-            }
-            None => {
-                commands.push(command::print(host, &one.change).map_err(unsaid)?);
-                lab = what_if(&lab, std::slice::from_ref(one))?;
-            }
+        commands.push(command::print(host, &one.change).map_err(unsaid)?);
+        lab = what_if(&lab, std::slice::from_ref(one))?;
+        if let Some(next) = left.next_if(|next| units::takes_the_place(&next.change, &one.change)) {
+            // Said of the host without the route that goes: `add`, not `append`.
+            let add = command::print(ends::host(&lab, &next.host)?, &next.change).map_err(unsaid)?;
+            commands.pop();
+            commands.push(add.replacen(" add ", " replace ", 1));
+            lab = what_if(&lab, std::slice::from_ref(next))?;
         }
     }
     Ok(commands)
