@@ -10,7 +10,7 @@ pub mod packets;
 mod rest;
 mod script;
 mod sets;
-mod tables;
+pub(in crate::query) mod tables;
 
 #[cfg(test)]
 mod tests;

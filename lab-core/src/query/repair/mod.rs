@@ -32,7 +32,9 @@ use self::gained::{arrivals, asked, senders, Arrivals};
 use self::search::{Found, Search};
 use super::ends::{self, End};
 use super::reach::Told;
+use super::what_if::what_if;
 use super::Error;
+use crate::formats::command;
 use crate::model::{Lab, Origin, Text};
 
 pub use self::ask::{Ask, Flow, Wish};
@@ -300,11 +302,11 @@ fn steps(lab: &Lab, found: &Found) -> Result<Vec<Step>, Error> {
         let Some(host) = now.host(&fix.host) else { continue };
         steps.push(Step {
             host: fix.host.clone(),
-            command: fix.command(),
-            before: fix.before(host),
-            keeping: persist::keeping(host, fix),
+            command: command::print(host, &fix.change).map_err(|why| Error::Unfit(why.to_string()))?,
+            before: fix::before(host, &fix.change),
+            keeping: persist::keeping(host, &fix.change),
         });
-        now = fix::apply(&now, std::slice::from_ref(fix))?;
+        now = what_if(&now, std::slice::from_ref(fix))?;
     }
     Ok(steps)
 }
