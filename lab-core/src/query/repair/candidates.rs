@@ -282,7 +282,8 @@ fn stop(search: &Search, lab: &Lab, blocked: &Blocked, at: &Place) -> Result<Vec
     for (place, name) in hosts.iter().enumerate().rev() {
         let Some(host) = lab.host(name) else { continue };
         let came_in = blocked.path.iter().any(|(p, d)| p.host == *name && *d == HopDirection::In);
-        let leaves = blocked.path.iter().any(|(p, d)| p.host == *name && *d == HopDirection::Out);
+        let last = blocked.path.iter().rev().find(|(p, _)| p.host == *name);
+        let leaves = last.is_some_and(|(_, d)| *d == HopDirection::Out);
         let hook = match (came_in, place + 1 == hosts.len() && at.host == *name && !leaves) {
             (true, true) => Hook::Input,
             (true, false) => Hook::Forward,
