@@ -17,7 +17,7 @@ use lab_core::query::what_if::{what_if, HostChange};
 use lab_core::render;
 use lab_core::strategies::lab;
 use lab_core::Lab;
-use lab_workspace::{ask, stage};
+use lab_workspace::{ask, stage, Scratch};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
@@ -62,6 +62,48 @@ fn exit_codes_say_what_is_to_be_done() {
     let json: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!((run.code, json["schema"].as_str()), (1, Some("lab.repair/1")));
     assert_eq!(json["plans"][0]["steps"][0]["host"], json["plans"][0]["steps"][0]["host"]);
+}
+
+#[test]
+fn bad_input_is_told_and_nothing_is_guessed() {
+    for (rest, said) in [
+        (["mastr", "controller"].as_slice(), "no host named `mastr`; did you mean master"),
+        (&["master:enp1s9", "controller"], "no interface named `enp1s9`; did you mean enp1s0"),
+        (&["master", "10.0.0.0/33"], "no host named `10.0.0.0/33`"),
+        (&["master", "controller", "--dport", "99999"], "`99999` is no port"),
+        (&["master", "controller", "--dport", "90-80"], "90 is above 80"),
+        (&["master", "controller", "--sport", "-1"], "unexpected argument '-1'"),
+        (&["master", "controller", "--proto", "icmp", "--dport", "22"], "pings have no ports"),
+        (&["master", "controller", "--proto", "300"], "unknown protocol `300`"),
+        (&["master", "127.0.0.1", "--proto", "icmp"], "master cannot send any of: pings"),
+        (&["master"], "<TO>"),
+    ] {
+        let run = ask("repair", &stage("02-routes-only"), rest);
+        assert_eq!((run.code, run.out.as_str()), (2, ""), "{rest:?}: {}", run.err);
+        assert!(run.err.contains(said), "{rest:?}: {}", run.err);
+    }
+}
+
+/// What a host sends to itself passes by its loopback device, and may be
+/// refused there as anywhere.
+#[test]
+fn a_host_may_be_asked_about_itself() {
+    let run = ask("repair", &stage("02-routes-only"), &["master", "master", "--proto", "icmp"]);
+    assert_eq!((run.code, run.err.as_str()), (0, ""));
+    assert!(run.out.contains("pass already"), "{}", run.out);
+    let scratch = Scratch::pair();
+    let run = ask("repair", &scratch.path(), &["a", "a", "--dport", "22", "--refuse"]);
+    assert_eq!((run.code, run.err.as_str()), (1, ""));
+    assert!(run.out.contains("-i lo ") && run.out.contains("proved: it stops that"), "{}", run.out);
+}
+
+#[test]
+fn hosts_that_no_link_joins_are_told_apart() {
+    let scratch = Scratch::pair();
+    scratch.write("lab.toml", "name = \"apart\"\n\n[hosts.a]\nkind = \"vm\"\n");
+    let run = ask("repair", &scratch.path(), &["a", "b", "--proto", "icmp"]);
+    assert_eq!((run.code, run.err.as_str()), (1, ""));
+    insta::assert_snapshot!(run.out);
 }
 
 /// The commands that are printed are what `--what-if` takes, and do what is

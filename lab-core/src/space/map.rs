@@ -360,14 +360,21 @@ impl Store {
         let then = self.forget_at(node.then, which, some, memo, depth + 1)?;
         let els = self.forget_at(node.els, which, some, memo, depth + 1)?;
         let mut result = then;
-        // Bit by bit, from the last tested up.
-        for i in 0..node.len {
-            let position = node.position + node.len - 1 - i;
-            result = match (which(position), some) {
-                (true, true) => self.or_else(result, els)?,
-                (true, false) => self.guard(result, els)?,
-                (false, _) => self.run(position, 1, node.pattern >> i & 1, result, els)?,
+        // From the last tested bit up: those that stay all at once.
+        let mut done = 0;
+        while done < node.len {
+            let last = node.position + node.len - 1 - done;
+            let stay = (0..node.len - done).take_while(|back| !which(last - back)).count() as u32;
+            result = match (stay, some) {
+                (0, true) => self.or_else(result, els)?,
+                (0, false) => self.guard(result, els)?,
+                _ if stay == node.len && (then, els) == (node.then, node.els) => at,
+                _ => {
+                    let pattern = node.pattern >> done & (u32::MAX >> (32 - stay));
+                    self.run(last + 1 - stay, stay, pattern, result, els)?
+                }
             };
+            done += stay.max(1);
         }
         memo.insert(at, result);
         Ok(result)

@@ -193,56 +193,69 @@ impl FlowDiff {
     }
 }
 
+/// Hears of packets of one fate, as a set of the engine's store.
+pub(in crate::query) type Tell<'t> = &'t mut dyn FnMut(&mut Store, Fate, Ref) -> Result<(), Error>;
+
 /// What becomes of the packets of one sender.
 pub(in crate::query) struct Fates {
     pub known: BTreeMap<Fate, Ref>,
 }
 
-/// Answers what becomes of packets from one lab, in a store shared with
-/// others.
+/// Answers what becomes of packets from one lab.
 pub(in crate::query) struct Side<'a> {
     pub asker: Asker<'a>,
     pub headers: Ref,
+    /// Whether hosts send from any of their addresses, and not only from those
+    /// that their routes choose.
+    pub bound: bool,
 }
 
 impl<'a> Side<'a> {
     pub fn new(lab: &'a Lab, headers: &Headers, groups: &Lab) -> Result<Self, Error> {
         let mut asker = Asker::new(lab);
         let headers = asker.headers_beside(headers, groups)?;
-        Ok(Side { asker, headers })
+        Ok(Side { asker, headers, bound: false })
     }
 
-    /// What becomes of the packets that one end sends.
+    /// What becomes of the packets that one end sends, in a store shared with
+    /// others.
     pub fn fates(&mut self, from: &End, shared: &mut Store) -> Result<Fates, Error> {
         let mut known = BTreeMap::new();
-        let there = match from {
-            End::Host(name) => self.asker.lab.hosts.contains_key(name),
-            _ => self.asker.doors().next().is_some(),
-        };
-        let flows = if there { self.asker.send(from, self.headers)? } else { Vec::new() };
-        let mut note = |asker: &mut Asker, fate: Fate, set: Ref| -> Result<(), Error> {
-            let set = shared.import(asker.engine.store(), set)?;
+        self.each(from, &mut |store, fate, set| {
+            let set = shared.import(store, set)?;
             let all = known.entry(fate).or_insert(Ref::NONE);
             *all = shared.or_else(*all, set)?;
             Ok(())
+        })?;
+        Ok(Fates { known })
+    }
+
+    /// Tells of each part of the packets that one end sends what becomes of it.
+    pub fn each(&mut self, from: &End, tell: Tell) -> Result<(), Error> {
+        let flows = match from {
+            End::Host(name) if !self.asker.lab.hosts.contains_key(name) => Vec::new(),
+            End::Host(name) if self.bound => self.asker.send_bound(name, self.headers)?,
+            End::Host(_) => self.asker.send(from, self.headers)?,
+            _ if self.asker.doors().next().is_none() => Vec::new(),
+            _ => self.asker.send(from, self.headers)?,
         };
         for flowed in &flows {
-            if !flowed.flow.unknown.is_empty() {
-                note(&mut self.asker, Fate::Unknown(flowed.flow.unknown.clone()), flowed.flow.set)?;
-                continue;
-            }
-            match &flowed.ending {
-                Ending::Rejected(by) => note(&mut self.asker, Fate::Rejected(by.clone()), flowed.flow.set)?,
-                Ending::Dropped(by) => note(&mut self.asker, Fate::Dropped(by.clone()), flowed.flow.set)?,
+            let set = flowed.flow.set;
+            let fate = match &flowed.ending {
+                _ if !flowed.flow.unknown.is_empty() => Fate::Unknown(flowed.flow.unknown.clone()),
+                Ending::Rejected(by) => Fate::Rejected(by.clone()),
+                Ending::Dropped(by) => Fate::Dropped(by.clone()),
                 Ending::Delivered(_) | Ending::ForwardedOut(_) => {
                     for (answered, set) in self.answered(flowed, from)? {
                         let (at, changed) = (place(flowed), changes(flowed));
-                        note(&mut self.asker, Fate::Arrives { at, changed, answered }, set)?;
+                        tell(self.asker.engine.store(), Fate::Arrives { at, changed, answered }, set)?;
                     }
+                    continue;
                 }
-            }
+            };
+            tell(self.asker.engine.store(), fate, set)?;
         }
-        Ok(Fates { known })
+        Ok(())
     }
 
     /// The parts of packets that arrived, by whether the answer comes back.

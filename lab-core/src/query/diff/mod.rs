@@ -11,7 +11,7 @@ pub mod packets;
 mod rest;
 mod script;
 mod sets;
-mod tables;
+pub(in crate::query) mod tables;
 pub mod whole;
 
 #[cfg(test)]

@@ -327,9 +327,21 @@ fn twice(table: &Table) -> Result<(), Error> {
     }
 }
 
+/// The name that commands have for a table of a host with these tables.
+pub(in crate::query) fn named(tables: &[Table], table: &Table) -> TableId {
+    by_name(table, usual(tables, &[]))
+}
+
+/// The machinery that `iptables` means: known where one is in use, and no
+/// other.
+fn usual(a: &[Table], b: &[Table]) -> Option<Backend> {
+    let found = a.iter().find(|t| t.xtables).map(|t| t.backend);
+    found.filter(|usual| a.iter().chain(b).all(|t| !t.xtables || t.backend == *usual))
+}
+
 /// The name that changes of a table are said by: `usual` is the machinery of
 /// iptables that needs no name.
-fn named(table: &Table, usual: Option<Backend>) -> TableId {
+fn by_name(table: &Table, usual: Option<Backend>) -> TableId {
     let id = TableId::of(table);
     match table.xtables && usual == Some(table.backend) {
         true => TableId { backend: None, ..id },
@@ -339,9 +351,7 @@ fn named(table: &Table, usual: Option<Backend>) -> TableId {
 
 /// What turns the tables of one host into those of another.
 pub(super) fn of_hosts(a: &[Table], b: &[Table], ipsets: &BTreeSet<String>) -> Result<TableChanges, Error> {
-    // What `iptables` means is known where one machinery is in use, and no other.
-    let found = a.iter().find(|t| t.xtables).map(|t| t.backend);
-    let usual = found.filter(|usual| a.iter().chain(b).all(|t| !t.xtables || t.backend == *usual));
+    let usual = usual(a, b);
     let (in_a, in_b) = (by_key(a)?, by_key(b)?);
     let mut out = TableChanges::default();
     let mut put = |changes: TableChanges| {
@@ -351,7 +361,7 @@ pub(super) fn of_hosts(a: &[Table], b: &[Table], ipsets: &BTreeSet<String>) -> R
         out.unsaid.extend(changes.unsaid);
     };
     for table in b {
-        let id = named(table, usual);
+        let id = by_name(table, usual);
         let old = in_a.get(&key(table));
         if old.is_some_and(|old| std::ptr::eq(*old, table)) {
             continue;
@@ -373,7 +383,7 @@ pub(super) fn of_hosts(a: &[Table], b: &[Table], ipsets: &BTreeSet<String>) -> R
     }
     let mut end = Vec::new();
     for table in a.iter().filter(|t| !in_b.contains_key(&key(t))) {
-        let id = named(table, usual);
+        let id = by_name(table, usual);
         let empty = Table { chains: Vec::new(), ..new_table(&id, table.backend) };
         let told = Pair::new(id.clone(), table, &empty, ipsets).changes(false);
         put(TableChanges { chains: told.chains, ..TableChanges::default() });

@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use super::blocked::{Blocked, Way};
-use super::fix::{ChainRef, Fix};
+use super::fix::{table_of, Spot};
 use crate::addr::{Family, PortRange};
-use crate::model::{
-    Backend, Chain, ChainKind, Hook, Host, RuleRef, Statement, Table, TableFamily, Target, Verdict,
-};
+use crate::model::{Chain, ChainKind, Hook, Host, RuleRef, Statement, Table, TableId, Target, Verdict};
+use crate::query::what_if::HostChange;
 use crate::query::Error;
 use crate::space::{Field, Line, PacketSet, Source};
 
@@ -184,65 +183,94 @@ fn numbers(ports: &[PortRange], between: char) -> String {
 }
 
 impl Spec {
-    /// The rule, as iptables reads it after the chain's name.
-    pub fn iptables(&self, action: Action) -> String {
+    /// What holds for every packet of a family.
+    pub fn any(family: Family) -> Self {
+        Spec {
+            family,
+            src: None,
+            dst: None,
+            input: None,
+            output: None,
+            protocol: None,
+            sport: Vec::new(),
+            dport: Vec::new(),
+            icmp: None,
+            state: None,
+        }
+    }
+
+    /// The words of the rule, as iptables reads them after the chain's name.
+    fn iptables(&self, action: Action) -> Vec<String> {
         let mut words: Vec<String> = Vec::new();
+        let mut say = |more: &[&str]| words.extend(more.iter().map(|w| (*w).to_owned()));
         let mut ranges = Vec::new();
         for (option, long, range) in [("-s", "--src-range", self.src), ("-d", "--dst-range", self.dst)] {
             let Some(range) = range else { continue };
             match prefix(range) {
-                Some(net) => words.push(format!("{option} {net}")),
-                None => ranges.push(format!("{long} {}-{}", range.0, range.1)),
+                Some(net) => say(&[option, &net.to_string()]),
+                None => ranges.push((long, format!("{}-{}", range.0, range.1))),
             }
         }
-        words.extend(self.input.iter().map(|i| format!("-i {i}")));
-        words.extend(self.output.iter().map(|o| format!("-o {o}")));
+        for (option, device) in [("-i", &self.input), ("-o", &self.output)] {
+            if let Some(device) = device {
+                say(&[option, device]);
+            }
+        }
         if let Some(protocol) = self.protocol {
             let name = match protocol {
-                6 => "tcp",
-                17 => "udp",
-                132 => "sctp",
-                _ => "",
+                1 => "icmp".to_owned(),
+                6 => "tcp".into(),
+                17 => "udp".into(),
+                58 => "ipv6-icmp".into(),
+                132 => "sctp".into(),
+                other => other.to_string(),
             };
-            words.push(format!("-p {protocol}"));
+            say(&["-p", &name]);
             let single = |ports: &[PortRange]| ports.len() == 1;
             if single(&self.sport) || single(&self.dport) {
-                words.push(format!("-m {name}"));
+                say(&["-m", &name]);
             }
             for (option, ports) in [("--sport", &self.sport), ("--dport", &self.dport)] {
                 if single(ports) {
-                    words.push(format!("{option} {}", numbers(ports, ':')));
+                    say(&[option, &numbers(ports, ':')]);
                 }
             }
             for (option, ports) in [("--sports", &self.sport), ("--dports", &self.dport)] {
                 if ports.len() > 1 {
-                    words.push(format!("-m multiport {option} {}", numbers(ports, ':')));
+                    say(&["-m", "multiport", option, &numbers(ports, ':')]);
                 }
             }
             if let Some(kind) = self.icmp {
-                words.push(match protocol {
-                    1 => format!("-m icmp --icmp-type {kind}"),
-                    _ => format!("-m icmp6 --icmpv6-type {kind}"),
-                });
+                match protocol {
+                    1 => say(&["-m", "icmp", "--icmp-type", &kind.to_string()]),
+                    _ => say(&["-m", "icmp6", "--icmpv6-type", &kind.to_string()]),
+                }
             }
         }
         if !ranges.is_empty() {
-            words.push(format!("-m iprange {}", ranges.join(" ")));
+            say(&["-m", "iprange"]);
+        }
+        for (option, range) in ranges {
+            say(&[option, &range]);
         }
         match self.state {
             None => {}
-            Some(State::New) => words.push("-m conntrack --ctstate NEW".into()),
-            Some(State::Established) => words.push("-m conntrack --ctstate ESTABLISHED".into()),
+            Some(State::New) => say(&["-m", "conntrack", "--ctstate", "NEW"]),
+            Some(State::Established) => say(&["-m", "conntrack", "--ctstate", "ESTABLISHED"]),
         }
-        words.push(match action {
-            Action::Accept => "-j ACCEPT".into(),
-            Action::Drop => "-j DROP".into(),
-        });
-        words.join(" ")
+        match action {
+            Action::Accept => say(&["-j", "ACCEPT"]),
+            Action::Drop => say(&["-j", "DROP"]),
+        }
+        words
     }
 
-    /// The rule, as nft reads and prints it.
-    pub fn nft(&self, action: Action) -> String {
+    /// The rule, as nft reads and prints it; none where it has no words for a
+    /// device's name.
+    fn nft(&self, action: Action) -> Option<String> {
+        if self.input.iter().chain(&self.output).any(|device| device.contains('"')) {
+            return None;
+        }
         let ip = if self.family == Family::Ipv4 { "ip" } else { "ip6" };
         let mut words: Vec<String> = Vec::new();
         words.extend(self.input.iter().map(|i| format!("iifname \"{i}\"")));
@@ -291,40 +319,38 @@ impl Spec {
             Action::Accept => "accept".into(),
             Action::Drop => "drop".into(),
         });
-        words.join(" ")
+        Some(words.join(" "))
     }
 }
 
-/// Rules of these conditions before a place of a chain, or at its end.
-pub(super) fn rules_at(
-    host: &Host,
-    chain: &ChainRef,
-    place: Option<usize>,
-    specs: &[Spec],
-    action: Action,
-) -> Option<Vec<Fix>> {
-    let text = |spec: &Spec| if chain.xtables { spec.iptables(action) } else { spec.nft(action) };
-    let made = specs.iter().enumerate();
-    made.map(|(more, spec)| Fix::rule(host, chain, place.map(|p| p + more), &text(spec))).collect()
+/// Rules of these conditions, one after the other, where there is room for them.
+pub(super) fn rules_at(host: &Host, spot: &Spot, specs: &[Spec], action: Action) -> Option<Vec<HostChange>> {
+    let made = specs.iter().enumerate().map(|(more, spec)| {
+        let spot = Spot { place: spot.place.map(|p| p + more), ..spot.clone() };
+        match spot.table.xtables {
+            true => spot.iptables(host, &spec.iptables(action)),
+            false => spot.nft(host, &spec.nft(action)?),
+        }
+    });
+    made.collect()
 }
 
 /// The base chain that a rule was run from.
 pub(super) fn base_of<'h>(host: &'h Host, rule: &RuleRef) -> Option<(&'h Table, &'h Chain)> {
-    let is = |t: &&Table| (t.backend, t.family, &t.name) == (rule.backend, rule.family, &rule.table);
-    let table = host.ruleset.tables.iter().find(is)?;
+    let table = table_of(host, rule)?;
     Some((table, table.chain(&rule.base)?))
 }
 
 /// Places where a rule before a deciding rule can stand: right before it, and
 /// earlier in its base chain, before what leads to it.
-pub(super) fn places(host: &Host, rule: &RuleRef) -> Vec<(ChainRef, Option<usize>)> {
-    let Some(own) = ChainRef::of_rule(host, rule) else { return Vec::new() };
-    let mut places = vec![(own, rule.rule)];
-    let Some((table, base)) = base_of(host, rule) else { return places };
+pub(super) fn places(host: &Host, rule: &RuleRef) -> Vec<Spot> {
+    let Some(table) = table_of(host, rule) else { return Vec::new() };
+    let mut places = vec![Spot::of(host, table, &rule.chain, rule.rule)];
+    let Some(base) = table.chain(&rule.base) else { return places };
     if base.name != rule.chain {
         let leads = |r: &crate::model::Rule| r.statements.iter().any(|s| leads_to(table, s, &rule.chain, 0));
         if let Some(place) = base.rules.iter().position(leads) {
-            places.push((ChainRef::of(table, &base.name), Some(place + 1)));
+            places.push(Spot::of(host, table, &base.name, Some(place + 1)));
         }
     }
     let user = table.chain("DOCKER-USER").filter(|c| c.name != rule.chain);
@@ -336,7 +362,7 @@ pub(super) fn places(host: &Host, rule: &RuleRef) -> Vec<(ChainRef, Option<usize
         && base.base.is_some_and(|b| b.hook == Hook::Forward)
         && base.rules.iter().any(goes_there)
     {
-        places.push((ChainRef::of(table, "DOCKER-USER"), Some(1)));
+        places.push(Spot::of(host, table, "DOCKER-USER", Some(1)));
     }
     places
 }
@@ -366,9 +392,9 @@ fn leads_to(table: &Table, statement: &Statement, chain: &str, depth: usize) -> 
     }
 }
 
-/// The filter's base chain at a hook where a person's rule can stand; that of
-/// iptables unless only nft speaks there.
-pub(super) fn filter_at(host: &Host, family: Family, hook: Hook) -> Option<ChainRef> {
+/// The start of the filter's base chain at a hook where a person's rule can
+/// stand; that of iptables unless only nft speaks there.
+pub(super) fn filter_at(host: &Host, family: Family, hook: Hook) -> Option<Spot> {
     let name = match hook {
         Hook::Input => "INPUT",
         Hook::Forward => "FORWARD",
@@ -381,20 +407,13 @@ pub(super) fn filter_at(host: &Host, family: Family, hook: Hook) -> Option<Chain
         let at = |c: &&Chain| c.base.is_some_and(|b| (b.hook, b.kind) == (hook, ChainKind::Filter));
         tables()
             .filter(|t| !t.xtables)
-            .find_map(|t| t.chains.iter().find(at).map(|c| ChainRef::of(t, &c.name)))
+            .find_map(|t| t.chains.iter().find(at).map(|c| Spot::of(host, t, &c.name, Some(1))))
     };
     match own {
-        Some(table) => Some(ChainRef::of(table, name)),
+        Some(table) => Some(Spot::of(host, table, name, Some(1))),
         None => native().or_else(|| {
-            let legacy = host.ruleset.tables.iter().any(|t| t.backend == Backend::Legacy);
-            let backend = if legacy { Backend::Legacy } else { Backend::Nft };
-            Some(ChainRef {
-                backend,
-                family: if family == Family::Ipv4 { TableFamily::Ip } else { TableFamily::Ip6 },
-                table: "filter".into(),
-                xtables: true,
-                chain: name.into(),
-            })
+            // Made with its first rule, by the machinery of the others.
+            Some(Spot { table: TableId::iptables(family, "filter"), chain: name.into(), place: Some(1) })
         }),
     }
 }

@@ -81,6 +81,10 @@ impl Goal {
         if flow.headers.any {
             return Err(Error::Unfit("repairs are for connections: ask about their first packets".into()));
         }
+        let Headers { protocol, sport, dport, .. } = flow.headers;
+        if matches!(protocol, Some(1 | 58)) && (sport.is_some() || dport.is_some()) {
+            return Err(Error::Unfit("pings have no ports".into()));
+        }
         let senders = match &flow.from {
             End::Prefix(net) => {
                 let own = owned(lab, *net);

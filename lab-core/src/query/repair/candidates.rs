@@ -5,18 +5,25 @@ use std::net::IpAddr;
 
 use super::admit::{self, Action, State};
 use super::blocked::{Blocked, Cause, Way};
-use super::fix::{ChainRef, Edit, Fix};
+use super::fix::{self, Spot};
 use super::gateways::Gateways;
 use super::probe;
 use super::search::Search;
 use crate::addr::Family;
 use crate::engine::symbolic::Ends;
-use crate::model::{ChainKind, Decision, Hook, HopDirection, Host, Lab, Owner, Place, RuleRef, Stage};
+use crate::model::{
+    ChainKind, Change, Decision, Hook, HopDirection, Host, Lab, Owner, Place, RuleRef, Stage,
+};
+use crate::query::what_if::HostChange;
 use crate::query::Error;
 use crate::space::Field;
 
 /// Changes that may do something about a blocker.
-pub(super) fn candidates(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>, Error> {
+pub(super) fn candidates(
+    search: &Search,
+    lab: &Lab,
+    blocked: &Blocked,
+) -> Result<Vec<Vec<HostChange>>, Error> {
     let mut all = Vec::new();
     if let Cause::Astray(_) = &blocked.cause {
         all.extend(exempt(search, lab, blocked)?);
@@ -35,7 +42,12 @@ pub(super) fn candidates(search: &Search, lab: &Lab, blocked: &Blocked) -> Resul
 }
 
 /// A rule before the one that decides.
-fn by_rule(search: &Search, lab: &Lab, blocked: &Blocked, rule: &RuleRef) -> Result<Vec<Vec<Fix>>, Error> {
+fn by_rule(
+    search: &Search,
+    lab: &Lab,
+    blocked: &Blocked,
+    rule: &RuleRef,
+) -> Result<Vec<Vec<HostChange>>, Error> {
     let Some(host) = lab.host(&rule.host) else { return Ok(Vec::new()) };
     let hook = admit::base_of(host, rule).and_then(|(_, c)| c.base).map(|b| (b.hook, b.priority));
     let Some((hook, priority)) = hook else { return Ok(Vec::new()) };
@@ -53,25 +65,25 @@ fn by_rule(search: &Search, lab: &Lab, blocked: &Blocked, rule: &RuleRef) -> Res
         return Ok(Vec::new());
     };
     let mut all = Vec::new();
-    for (chain, place) in admit::places(host, rule) {
-        all.extend(admit::rules_at(host, &chain, place, &specs, Action::Accept));
-    }
+    let places = admit::places(host, rule);
+    let accepting = |specs: &[admit::Spec]| {
+        let made = places.iter().filter_map(|spot| admit::rules_at(host, spot, specs, Action::Accept));
+        made.collect::<Vec<_>>()
+    };
+    all.extend(accepting(&specs));
     // An answer is of a connection that is there; before conntrack has looked
     // (NF_IP_PRI_CONNTRACK: -200) nobody knows.
     if blocked.way == Way::Back && priority > -200 {
         let mut narrower = specs;
         narrower.iter_mut().for_each(|s| s.state = Some(State::Established));
-        for (chain, place) in admit::places(host, rule) {
-            all.extend(admit::rules_at(host, &chain, place, &narrower, Action::Accept));
-        }
+        all.extend(accepting(&narrower));
     }
     all.extend(unmask(search, lab, blocked)?);
     Ok(all)
 }
 
-fn by_stage(lab: &Lab, blocked: &Blocked, host: &str, stage: &Stage) -> Result<Vec<Vec<Fix>>, Error> {
-    let one = |edit: Edit| vec![Fix { host: host.to_owned(), edit }];
-    let sysctl = |key: String, value: &str| one(Edit::Sysctl { key, value: value.into() });
+fn by_stage(lab: &Lab, blocked: &Blocked, host: &str, stage: &Stage) -> Result<Vec<Vec<HostChange>>, Error> {
+    let sysctl = |key: String, value: &str| vec![fix::sysctl(host, key, value)];
     let input = blocked.input.as_deref();
     let slashed = input.map(|i| i.replace('.', "/"));
     Ok(match stage {
@@ -88,9 +100,9 @@ fn by_stage(lab: &Lab, blocked: &Blocked, host: &str, stage: &Stage) -> Result<V
             if let Some(source) = address_now(blocked, Field::Src)? {
                 let back = Gateways::new(lab, source).routes(host);
                 // Strict again, where the way back leads by the same interface.
-                let by = |fixes: &Vec<Fix>| match (fixes.last().map(|f| &f.edit), input) {
-                    (Some(Edit::Route { words, .. }), Some(input)) => {
-                        words.split(' ').skip_while(|w| *w != "dev").nth(1) == Some(input)
+                let by = |fixes: &Vec<HostChange>| match fixes.last().map(|f| &f.change) {
+                    Some(Change::AddRoute(route)) => {
+                        input.is_some() && route.next_hops.iter().any(|h| h.interface.as_deref() == input)
                     }
                     _ => false,
                 };
@@ -126,7 +138,7 @@ fn by_stage(lab: &Lab, blocked: &Blocked, host: &str, stage: &Stage) -> Result<V
 }
 
 /// Interfaces that are down at a host, and at whoever the packets are for.
-fn links_down(lab: &Lab, blocked: &Blocked, host: &str) -> Vec<Vec<Fix>> {
+fn links_down(lab: &Lab, blocked: &Blocked, host: &str) -> Vec<Vec<HostChange>> {
     let target = match address_now(blocked, Field::Dst) {
         Ok(Some(address)) => crate::query::ends::owner(lab, address),
         _ => None,
@@ -136,8 +148,8 @@ fn links_down(lab: &Lab, blocked: &Blocked, host: &str) -> Vec<Vec<Fix>> {
     hosts.dedup_by_key(|h| &h.name);
     for host in hosts {
         for device in host.interfaces.iter().filter(|i| !i.up) {
-            let edit = Edit::Up { device: device.name.clone() };
-            all.push(vec![Fix { host: host.name.clone(), edit }]);
+            let change = Change::Link(device.name.clone(), true);
+            all.push(vec![HostChange { host: host.name.clone(), change }]);
         }
     }
     all
@@ -145,7 +157,7 @@ fn links_down(lab: &Lab, blocked: &Blocked, host: &str) -> Vec<Vec<Fix>> {
 
 /// Routes at the hosts that sent flows no nearer to where they go, the first
 /// wrong turn first.
-fn wrong_turns(lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>, Error> {
+fn wrong_turns(lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<HostChange>>, Error> {
     let Some(destination) = address_now(blocked, Field::Dst)? else { return Ok(Vec::new()) };
     let gateways = Gateways::new(lab, destination);
     let hosts = blocked.routers(lab);
@@ -192,7 +204,7 @@ pub(super) fn address_now(blocked: &Blocked, which: Field) -> Result<Option<IpAd
 }
 
 /// Exemptions from the rules that rewrote where packets go.
-fn exempt(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>, Error> {
+fn exempt(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<HostChange>>, Error> {
     if blocked.way == Way::Back {
         return Ok(Vec::new());
     }
@@ -211,7 +223,7 @@ fn exempt(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>
 
 /// Exemptions from the rule that hides who sent packets: without it a rule
 /// farther on can tell these senders from others.
-fn unmask(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<Fix>>, Error> {
+fn unmask(search: &Search, lab: &Lab, blocked: &Blocked) -> Result<Vec<Vec<HostChange>>, Error> {
     // Outside nobody knows the way to an address that was hidden.
     if blocked.way == Way::Back || search.goal(blocked).beyond {
         return Ok(Vec::new());
@@ -247,14 +259,13 @@ fn exemptions(
     before: &Blocked,
     rule: &RuleRef,
     (input, output): (Option<&str>, Option<&str>),
-) -> Result<Vec<Vec<Fix>>, Error> {
+) -> Result<Vec<Vec<HostChange>>, Error> {
     let Some(host) = lab.host(&rule.host) else { return Ok(Vec::new()) };
     let Some(specs) = admit::specs(before, &search.first, input, output)? else { return Ok(Vec::new()) };
     let places = admit::places(host, rule);
-    let owned =
-        |(chain, _): &&(ChainRef, Option<usize>)| Owner::of_chain(&chain.table, &chain.chain) == Owner::User;
-    let Some((chain, place)) = places.iter().find(owned).or(places.first()) else { return Ok(Vec::new()) };
-    Ok(admit::rules_at(host, chain, *place, &specs, Action::Accept).into_iter().collect())
+    let owned = |spot: &&Spot| Owner::of_chain(&spot.table.name, &spot.chain) == Owner::User;
+    let Some(spot) = places.iter().find(owned).or(places.first()) else { return Ok(Vec::new()) };
+    Ok(admit::rules_at(host, spot, &specs, Action::Accept).into_iter().collect())
 }
 
 /// The first interface by which packets came into a host.
@@ -265,25 +276,26 @@ fn input_at<'p>(path: &'p [(Place, HopDirection)], host: &str) -> Option<&'p str
 
 /// Rules that drop flows, at each host that they pass: where they arrive, where
 /// they are sent on, where they are sent.
-fn stop(search: &Search, lab: &Lab, blocked: &Blocked, at: &Place) -> Result<Vec<Vec<Fix>>, Error> {
+fn stop(search: &Search, lab: &Lab, blocked: &Blocked, at: &Place) -> Result<Vec<Vec<HostChange>>, Error> {
     let mut all = Vec::new();
     let hosts = blocked.routers(lab);
     for (place, name) in hosts.iter().enumerate().rev() {
         let Some(host) = lab.host(name) else { continue };
         let came_in = blocked.path.iter().any(|(p, d)| p.host == *name && *d == HopDirection::In);
-        let leaves = blocked.path.iter().any(|(p, d)| p.host == *name && *d == HopDirection::Out);
+        let last = blocked.path.iter().rev().find(|(p, _)| p.host == *name);
+        let leaves = last.is_some_and(|(_, d)| *d == HopDirection::Out);
         let hook = match (came_in, place + 1 == hosts.len() && at.host == *name && !leaves) {
             (true, true) => Hook::Input,
             (true, false) => Hook::Forward,
             (false, _) => Hook::Output,
         };
-        let Some(chain) = admit::filter_at(host, blocked.family, hook) else { continue };
+        let Some(spot) = admit::filter_at(host, blocked.family, hook) else { continue };
         // What they looked like there: rewriting at hosts after it is undone.
-        let Some(mut specs) = probe::specs_at(search, lab, blocked, &chain, hook, name)? else { continue };
-        all.extend(admit::rules_at(host, &chain, Some(1), &specs, Action::Drop));
+        let Some(mut specs) = probe::specs_at(search, lab, blocked, &spot, hook, name)? else { continue };
+        all.extend(admit::rules_at(host, &spot, &specs, Action::Drop));
         // Answers to connections of the other's may look the same.
         specs.iter_mut().for_each(|s| s.state = Some(State::New));
-        all.extend(admit::rules_at(host, &chain, Some(1), &specs, Action::Drop));
+        all.extend(admit::rules_at(host, &spot, &specs, Action::Drop));
     }
     Ok(all)
 }

@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use super::ask::{Goal, Wish};
 use crate::addr::Family;
-use crate::engine::symbolic::{Ending, Flowed};
-use crate::model::Lab;
+use crate::model::{Change, Lab, Match, Not, Statement, TableFamily};
+use crate::query::diff::flows::{Fate, Side};
 use crate::query::ends::End;
-use crate::query::flows::{Asker, Headers, Home};
+use crate::query::flows::{Asker, Headers};
 use crate::query::reach::{Told, LINES};
+use crate::query::what_if::HostChange;
 use crate::query::Error;
 use crate::space::{PacketSet, Ref, Space};
 
@@ -37,7 +38,8 @@ const UNKNOWN: &str = "not known";
 #[derive(Debug)]
 pub(super) struct Arrivals {
     space: Space,
-    /// By sender and place: what may arrive, and of it what may be answered.
+    /// By sender and place: what may arrive, and of it what may be answered,
+    /// or nobody can tell.
     sets: BTreeMap<(String, String), (PacketSet, PacketSet)>,
     /// All that is asked about.
     first: PacketSet,
@@ -50,35 +52,44 @@ pub(super) fn senders(lab: &Lab) -> Vec<End> {
     hosts.chain(outside).collect()
 }
 
-/// What arrives where, of first packets of connections from all of them.
-pub(super) fn arrivals(lab: &Lab, senders: &[End], space: &Space) -> Result<Arrivals, Error> {
+/// What arrives where, of first packets of connections from all of them: of
+/// those that are asked about.
+pub(super) fn arrivals(
+    lab: &Lab,
+    senders: &[End],
+    asked: &[Headers],
+    space: &Space,
+) -> Result<Arrivals, Error> {
     let mut asker = Asker::new(lab);
-    let headers = asker.headers(&Headers::default())?;
-    let first = space.adopt(asker.engine.store(), headers)?;
+    let first = asker.headers(&Headers::default())?;
+    let first = space.adopt(asker.engine.store(), first)?;
+    let mut headers = Ref::NONE;
+    for one in asked {
+        let more = asker.headers(one)?;
+        headers = asker.engine.store().or_else(headers, more)?;
+    }
+    // A change of routes may change from which of its addresses a host sends,
+    // which neither gives nor takes a flow.
+    let mut side = Side { asker, headers, bound: true };
     let mut sets = BTreeMap::new();
     for sender in senders {
         let mut found: BTreeMap<String, (Ref, Ref)> = BTreeMap::new();
-        // A host from any of its addresses: a change of routes may change which
-        // one it would choose, which neither gives nor takes a flow.
-        let flows = match sender {
-            End::Host(name) => asker.send_bound(name, headers)?,
-            other => asker.send(other, headers)?,
-        };
-        for flowed in flows {
-            let set = flowed.flow.set;
-            let place = match &flowed.ending {
-                _ if !flowed.flow.unknown.is_empty() => UNKNOWN.to_owned(),
-                Ending::Delivered(at) => at.host.clone(),
-                Ending::ForwardedOut(at) => at.to_string(),
-                Ending::Rejected(_) | Ending::Dropped(_) => continue,
+        side.each(sender, &mut |store, fate, set| {
+            let answered = fate.passes();
+            let place = match fate {
+                Fate::Arrives { at, .. } => at,
+                Fate::Unknown(_) => UNKNOWN.to_owned(),
+                Fate::Rejected(_) | Fate::Dropped(_) => return Ok(()),
             };
-            let answered = answered(&mut asker, sender, &flowed)?;
-            let known = found.entry(place).or_insert((Ref::NONE, Ref::NONE));
-            known.0 = asker.engine.store().or_else(known.0, set)?;
-            known.1 = asker.engine.store().or_else(known.1, answered)?;
-        }
+            let known = found.entry(place).or_default();
+            known.0 = store.or_else(known.0, set)?;
+            if answered {
+                known.1 = store.or_else(known.1, set)?;
+            }
+            Ok(())
+        })?;
         for (place, (arrive, answered)) in found {
-            let store = asker.engine.store();
+            let store = side.asker.engine.store();
             let both = (space.adopt(store, arrive)?, space.adopt(store, answered)?);
             sets.insert((sender.to_string(), place), both);
         }
@@ -86,18 +97,43 @@ pub(super) fn arrivals(lab: &Lab, senders: &[End], space: &Space) -> Result<Arri
     Ok(Arrivals { space: space.clone(), sets, first })
 }
 
-/// The packets of a flow of which an answer may come home.
-fn answered(asker: &mut Asker, sender: &End, flowed: &Flowed) -> Result<Ref, Error> {
-    let mut answered = Ref::NONE;
-    if let (Some(replies), Some(home)) = (asker.replies(flowed)?, Home::of(flowed, sender)) {
-        for reply in replies {
-            if !reply.flow.unknown.is_empty() || Asker::is_home(&reply, &home) {
-                let part = asker.engine.store().guard(flowed.flow.set, reply.flow.set)?;
-                answered = asker.engine.store().or_else(answered, part)?;
-            }
+/// The first packets of connections to which changes may do anything: all, but
+/// if only rules change that are for certain protocols.
+pub(super) fn touched<'c>(changes: impl IntoIterator<Item = &'c HostChange>) -> Vec<Headers> {
+    let mut all: Vec<Headers> = Vec::new();
+    for one in changes {
+        let Some(headers) = touched_by(&one.change) else { return vec![Headers::default()] };
+        if !all.contains(&headers) {
+            all.push(headers);
         }
     }
-    Ok(answered)
+    all
+}
+
+/// The packets that a change may do anything to, if it is a rule for one
+/// protocol in which no tunnel wraps packets, and which no link needs to find
+/// its neighbours: of other packets none meets it, on no part of their way.
+fn touched_by(change: &Change) -> Option<Headers> {
+    let Change::InsertRule { table, rule, .. } = change else { return None };
+    let conditions = rule.statements.iter().map_while(|s| match s {
+        Statement::Match(one) => Some(one),
+        Statement::Target(_) => None,
+    });
+    let protocol = conditions.into_iter().find_map(|m| match m {
+        Match::Protocol(Not { invert: false, value: protocol @ (1 | 6 | 132) }) => Some(*protocol),
+        _ => None,
+    })?;
+    let family = match table.family {
+        TableFamily::Ip => Some(Family::Ipv4),
+        TableFamily::Ip6 => Some(Family::Ipv6),
+        TableFamily::Inet => None,
+        TableFamily::Arp | TableFamily::Bridge | TableFamily::Netdev => return None,
+    };
+    if protocol == 1 && family != Some(Family::Ipv4) {
+        // There it would be read as ICMPv6.
+        return None;
+    }
+    Some(Headers { protocol: Some(protocol), family, ..Headers::default() })
 }
 
 /// The packets that goals ask for, by sender: those of some wishes.

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::fix::{Edit, Fix};
+use super::fix;
 use crate::addr::Family;
-use crate::model::{Host, InterfaceKind, Lab, PolicyAction, RouteKind, RouteTable};
+use crate::model::{Change, Host, InterfaceKind, Lab, PolicyAction, RouteKey, RouteKind, RouteTable};
 use crate::query::ends;
+use crate::query::what_if::HostChange;
 use crate::semantics::input::forwards;
 use crate::semantics::segment;
 
@@ -62,7 +63,7 @@ impl<'a> Gateways<'a> {
 
     /// Routes at a host that lead nearer to the destination, the nearest and
     /// those by hosts that forward first: each some changes to be made at once.
-    pub fn routes(&self, name: &str) -> Vec<Vec<Fix>> {
+    pub fn routes(&self, name: &str) -> Vec<Vec<HostChange>> {
         let (Some(host), Some(own)) = (self.lab.host(name), self.distances.get(name)) else {
             return Vec::new();
         };
@@ -77,7 +78,7 @@ impl<'a> Gateways<'a> {
             }
         }
         nearer.sort_by(|a, b| (a.0, a.1, &a.2.to, a.2.gateway).cmp(&(b.0, b.1, &b.2.to, b.2.gateway)));
-        let mut found: Vec<Vec<Fix>> = Vec::new();
+        let mut found: Vec<Vec<HostChange>> = Vec::new();
         for (_, _, step) in nearer.into_iter().take(FEW) {
             for net in self.prefixes() {
                 found.extend(self.route(host, net, step));
@@ -88,16 +89,15 @@ impl<'a> Gateways<'a> {
 
     /// Loose reverse path filtering for hosts on the links of one: a strict one
     /// drops even what asks for its address (`arp_process`).
-    pub fn loosened(&self, name: &str) -> Vec<Vec<Fix>> {
-        let mut found: Vec<Vec<Fix>> = Vec::new();
+    pub fn loosened(&self, name: &str) -> Vec<Vec<HostChange>> {
+        let mut found: Vec<Vec<HostChange>> = Vec::new();
         for step in self.steps.get(name).into_iter().flatten() {
             let Some(host) = self.lab.host(&step.to) else { continue };
             let Some(device) = host.interface_with(step.gateway) else { continue };
             let setting = |name: &str| host.sysctls.interface("ipv4", name, "rp_filter");
             if setting("all").max(setting(&device.name)) == Some(1) {
                 let key = format!("net.ipv4.conf.{}.rp_filter", device.name.replace('.', "/"));
-                let fixes =
-                    vec![Fix { host: host.name.clone(), edit: Edit::Sysctl { key, value: "2".into() } }];
+                let fixes = vec![fix::sysctl(&host.name, key, "2")];
                 if !found.contains(&fixes) {
                     found.push(fixes);
                 }
@@ -120,7 +120,7 @@ impl<'a> Gateways<'a> {
         }
     }
 
-    fn route(&self, host: &Host, net: IpNet, step: &Step) -> Option<Vec<Fix>> {
+    fn route(&self, host: &Host, net: IpNet, step: &Step) -> Option<Vec<HostChange>> {
         let table = deciding_table(host, self.destination);
         let there = |r: &&crate::model::Route| {
             r.destination == net && r.table == table && r.kind != RouteKind::Local && r.metric == 0
@@ -132,14 +132,19 @@ impl<'a> Gateways<'a> {
             if net.prefix_len() < net.max_prefix_len() || table != RouteTable::MAIN {
                 return None;
             }
-            fixes.push(Fix { host: host.name.clone(), edit: Edit::NoRoute { net } });
+            let change = Change::DeleteRoute(Box::new(RouteKey::to(net)));
+            fixes.push(HostChange { host: host.name.clone(), change });
         }
-        let by = match step.gateway == self.destination {
-            true => format!("dev {}", step.device),
-            false => format!("via {} dev {}", step.gateway, step.device),
-        };
-        let rest = if table == RouteTable::MAIN { by } else { format!("{by} table {table}") };
-        fixes.push(Fix::route(&host.name, net, &rest)?);
+        let (gateway, number) = (step.gateway.to_string(), table.to_string());
+        let mut words: Vec<&str> = Vec::new();
+        if step.gateway != self.destination {
+            words.extend(["via", &gateway]);
+        }
+        words.extend(["dev", &step.device]);
+        if table != RouteTable::MAIN {
+            words.extend(["table", &number]);
+        }
+        fixes.push(fix::route(host, net, &words)?);
         Some(fixes)
     }
 

@@ -28,11 +28,13 @@ use serde::Serialize;
 
 use self::ask::{contradictions, sending_host, Goal};
 use self::blocked::Blocked;
-use self::gained::{arrivals, asked, senders, Arrivals};
+use self::gained::{arrivals, asked, senders, touched, Arrivals};
 use self::search::{Found, Search};
 use super::ends::{self, End};
 use super::reach::Told;
+use super::what_if::what_if;
 use super::Error;
+use crate::formats::command;
 use crate::model::{Lab, Origin, Text};
 
 pub use self::ask::{Ask, Flow, Wish};
@@ -237,13 +239,14 @@ const TOLD: usize = 5;
 
 fn plans(lab: &Lab, goals: &[Goal], search: &Search, found: &[Found]) -> Result<Vec<Plan>, Error> {
     let senders = senders(lab);
-    let before = arrivals(lab, &senders, &search.space)?;
+    let touched = touched(found.iter().flat_map(|one| &one.fixes));
+    let before = arrivals(lab, &senders, &touched, &search.space)?;
     let wanted = asked(lab, goals, &[Wish::Pass], &search.space)?;
     // What is to pass and went astray before is not lost.
     let unwanted = asked(lab, goals, &[Wish::Pass, Wish::Refuse], &search.space)?;
     let mut plans = Vec::new();
     for one in found {
-        let after: Arrivals = arrivals(&one.lab, &senders, &search.space)?;
+        let after: Arrivals = arrivals(&one.lab, &senders, &touched, &search.space)?;
         plans.push(Plan {
             steps: steps(lab, one)?,
             surplus: after.beyond(&before, &wanted)?,
@@ -300,11 +303,11 @@ fn steps(lab: &Lab, found: &Found) -> Result<Vec<Step>, Error> {
         let Some(host) = now.host(&fix.host) else { continue };
         steps.push(Step {
             host: fix.host.clone(),
-            command: fix.command(),
-            before: fix.before(host),
-            keeping: persist::keeping(host, fix),
+            command: command::print(host, &fix.change).map_err(|why| Error::Unfit(why.to_string()))?,
+            before: fix::before(host, &fix.change),
+            keeping: persist::keeping(host, &fix.change),
         });
-        now = fix::apply(&now, std::slice::from_ref(fix))?;
+        now = what_if(&now, std::slice::from_ref(fix))?;
     }
     Ok(steps)
 }

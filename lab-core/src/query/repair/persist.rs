@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
-use super::fix::{quoted, ChainRef, Edit, Fix};
-use crate::model::{Host, Owner, Statement, TableFamily, Target, Verdict};
+use super::fix::chain_of;
+use crate::addr::Family;
+use crate::formats::command;
+use crate::model::{Change, Host, Owner, Rule, Statement, TableFamily, TableId, Target, Verdict};
 
 /// How long a change lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -25,43 +27,43 @@ pub struct Keeping {
 }
 
 /// What to do for a change to last.
-pub(super) fn keeping(host: &Host, fix: &Fix) -> Keeping {
+pub(super) fn keeping(host: &Host, change: &Change) -> Keeping {
     let volatile = |advice: String| Keeping { lasting: Lasting::Volatile, advice };
-    match &fix.edit {
-        Edit::Rule { chain, text, .. } => rule(host, chain, text),
-        Edit::Route { words, v6, .. } => {
-            let family = if *v6 { "ipv6" } else { "ipv4" };
-            let mut words = words.split(' ');
-            let net = words.next().unwrap_or_default();
-            let rest: Vec<&str> = words.collect();
-            let after = |key: &str| rest.iter().position(|w| *w == key).and_then(|i| rest.get(i + 1));
-            let by = after("via").map(|gateway| format!(" {gateway}")).unwrap_or_default();
-            let device = after("dev").copied().unwrap_or_default();
-            volatile(match host.connections.get(device) {
-                Some(connection) => {
-                    format!("`nmcli connection modify {} +{family}.routes '{net}{by}'`", quoted(connection))
-                }
-                None => format!("add it to the configuration of {device}"),
-            })
+    match change {
+        Change::InsertRule { table, chain, rule, .. } => of_rule(host, table, chain, rule),
+        Change::AddRoute(route) => {
+            let routes = if route.family == Family::Ipv6 { "+ipv6.routes" } else { "+ipv4.routes" };
+            let hop = route.next_hops.first();
+            let by = hop.and_then(|h| h.gateway).map(|g| format!(" {g}")).unwrap_or_default();
+            let device = hop.and_then(|h| h.interface.as_deref()).unwrap_or_default();
+            let value = format!("{}{by}", route.destination);
+            volatile(
+                network_manager(host, device, &[routes, &value])
+                    .unwrap_or_else(|| format!("add it to the configuration of {device}")),
+            )
         }
-        Edit::NoRoute { net } => {
-            volatile(format!("take the route to {net} out of the file that it comes from"))
+        Change::DeleteRoute(key) => {
+            volatile(format!("take the route to {} out of the file that it comes from", key.destination))
         }
-        Edit::Sysctl { key, value } => {
-            volatile(format!("write `{key} = {value}` to a file in /etc/sysctl.d"))
-        }
-        Edit::Up { device } => volatile(match host.connections.get(device) {
-            Some(connection) => {
-                let connection = quoted(connection);
-                format!("`nmcli connection modify {connection} connection.autoconnect yes`")
-            }
-            None => format!("let the configuration of {device} start it"),
-        }),
+        Change::Sysctl(key, value) => volatile(format!("write `{key} = {value}` to a file in /etc/sysctl.d")),
+        Change::Link(device, _) => volatile(
+            network_manager(host, device, &["connection.autoconnect", "yes"])
+                .unwrap_or_else(|| format!("let the configuration of {device} start it")),
+        ),
+        _ => volatile("make it a part of the host's configuration".to_owned()),
     }
 }
 
-fn rule(host: &Host, chain: &ChainRef, text: &str) -> Keeping {
-    let owner = Owner::of_chain(&chain.table, &chain.chain);
+/// The command that changes the connection of a device, if NetworkManager has
+/// one.
+fn network_manager(host: &Host, device: &str, setting: &[&str]) -> Option<String> {
+    let start = ["nmcli", "connection", "modify", host.connections.get(device)?.as_str()];
+    let command = command::quoted(start.into_iter().chain(setting.iter().copied())).ok()?;
+    Some(format!("`{command}`"))
+}
+
+fn of_rule(host: &Host, table: &TableId, chain: &str, rule: &Rule) -> Keeping {
+    let owner = Owner::of_chain(&table.name, chain);
     let lasting = if owner == Owner::User { Lasting::Volatile } else { Lasting::Rebuilt(owner) };
     let advice = match owner {
         Owner::Libvirt => {
@@ -77,25 +79,36 @@ fn rule(host: &Host, chain: &ChainRef, text: &str) -> Keeping {
         }
         Owner::Flannel => "put the rule into FORWARD, before flanneld's".into(),
         Owner::Neutron => "change the port's security group, `openstack security group rule create`".into(),
-        Owner::Firewalld => format!(
-            "give firewalld a policy, or \
-             `firewall-cmd --permanent --direct --add-rule {} filter FORWARD 0 {text}`",
-            if text.contains(':') { "ipv6" } else { "ipv4" }
-        ),
+        Owner::Firewalld => match words(host, table, rule) {
+            Some(words) => format!(
+                "give firewalld a policy, or \
+                 `firewall-cmd --permanent --direct --add-rule {} filter FORWARD 0 {words}`",
+                if table.family == TableFamily::Ip6 { "ipv6" } else { "ipv4" }
+            ),
+            None => "give firewalld a policy".into(),
+        },
         Owner::Ufw => "`ufw route allow`, or `ufw allow` for what is sent to the host itself".into(),
-        Owner::User => saved(host, chain),
+        Owner::User => saved(host, table, chain),
     };
     Keeping { lasting, advice }
 }
 
+/// A rule of iptables as a shell takes it behind a chain.
+fn words(host: &Host, table: &TableId, rule: &Rule) -> Option<String> {
+    let (table, rule) = (table.clone(), Box::new(rule.clone()));
+    let added = Change::InsertRule { table, chain: "FORWARD".into(), place: None, rule };
+    let command = command::print(host, &added).ok()?;
+    command.split_once(" -A FORWARD ").map(|(_, words)| words.to_owned())
+}
+
 /// How to save a rule of a person's.
-fn saved(host: &Host, chain: &ChainRef) -> String {
-    let mut advice = if !chain.xtables {
+fn saved(host: &Host, table: &TableId, chain: &str) -> String {
+    let mut advice = if !table.xtables {
         "add it to /etc/nftables.conf".to_owned()
-    } else if chain.chain == "DOCKER-USER" {
+    } else if chain == "DOCKER-USER" {
         "docker keeps DOCKER-USER while it runs; save it with iptables-save".into()
     } else {
-        let (program, file) = match chain.family {
+        let (program, file) = match table.family {
             TableFamily::Ip6 => ("ip6tables-save", "/etc/iptables/rules.v6, or /etc/sysconfig/ip6tables"),
             _ => ("iptables-save", "/etc/iptables/rules.v4, or /etc/sysconfig/iptables"),
         };
@@ -105,11 +118,11 @@ fn saved(host: &Host, chain: &ChainRef) -> String {
     // start, above what was restored.
     let jumps = |s: &Statement| match s {
         Statement::Target(Target::Verdict(Verdict::Jump(name) | Verdict::Goto(name))) => {
-            Some(Owner::of_chain(&chain.table, name))
+            Some(Owner::of_chain(&table.name, name))
         }
         _ => None,
     };
-    let rules = chain.find(host).map(|c| c.rules.as_slice()).unwrap_or_default();
+    let rules = chain_of(host, table, chain).map(|c| c.rules.as_slice()).unwrap_or_default();
     let mut owners: Vec<Owner> = rules.iter().flat_map(|r| &r.statements).filter_map(jumps).collect();
     owners.retain(|o| matches!(o, Owner::Libvirt | Owner::Docker | Owner::KubeProxy | Owner::Flannel));
     owners.sort_unstable();

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::admit::{self, Spec};
+use super::admit::{self, Action, Spec};
 use super::ask::{Goal, Wish};
 use super::blocked::{blocked, Blocked, Cause, Way};
-use super::fix::{apply, ChainRef, Fix};
+use super::fix::{apply, table_of, Spot};
 use super::search::Search;
 use crate::engine::symbolic::{Flowed, Passed};
 use crate::model::{ChainKind, Decision, Hook, HopDirection, InterfaceKind, Lab, Place, Policy};
@@ -98,14 +98,14 @@ pub(super) fn specs_at(
     search: &Search,
     lab: &Lab,
     flows: &Blocked,
-    chain: &ChainRef,
+    spot: &Spot,
     hook: Hook,
     host: &str,
 ) -> Result<Option<Vec<Spec>>, Error> {
     let Some(there) = lab.host(host) else { return Ok(None) };
-    let all = if chain.xtables { "-j DROP" } else { "drop" };
-    let Some(drop) = Fix::rule(there, chain, Some(1), all) else { return Ok(None) };
-    let closed = apply(lab, std::slice::from_ref(&drop))?;
+    let all = Spec::any(flows.family);
+    let Some(drop) = admit::rules_at(there, spot, &[all], Action::Drop) else { return Ok(None) };
+    let Some(closed) = apply(lab, &drop) else { return Ok(None) };
     let goal = Goal { wish: Wish::Pass, senders: vec![flows.sender.clone()], ..search.goal(flows).clone() };
     let mut specs = Vec::new();
     for mut part in blocked(&closed, std::slice::from_ref(&goal), flows.set.space())? {
@@ -113,8 +113,8 @@ pub(super) fn specs_at(
             Cause::By(Decision::Rule(rule)) => {
                 rule.host == host
                     && rule.rule == Some(1)
-                    && ChainRef::of_rule(there, rule).is_none_or(|c| c == *chain)
-                    && rule.chain == *chain.chain
+                    && rule.chain == *spot.chain
+                    && table_of(there, rule).is_none_or(|t| spot.table.means(t))
             }
             _ => false,
         };

@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use super::ask::Goal;
 use super::blocked::{blocked, Blocked};
 use super::candidates::candidates;
-use super::fix::{apply, Edit, Fix};
-use crate::model::Lab;
+use super::fix::apply;
+use crate::model::{Change, Lab};
 use crate::query::flows::{Asker, Headers};
+use crate::query::what_if::HostChange;
 use crate::query::Error;
 use crate::space::{PacketSet, Space};
 
@@ -37,7 +38,7 @@ pub(super) struct Search<'a> {
 /// A repair that is whole: with it every goal is met.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    pub fixes: Vec<Fix>,
+    pub fixes: Vec<HostChange>,
     pub lab: Lab,
     /// What was in the way, in order.
     pub blockers: Vec<Blocked>,
@@ -56,7 +57,7 @@ pub(super) struct Outcome {
 
 /// Some changes, and what they lead to.
 struct State {
-    fixes: Vec<Fix>,
+    fixes: Vec<HostChange>,
     lab: Lab,
     blockers: Vec<Blocked>,
     detours: usize,
@@ -124,7 +125,7 @@ impl<'a> Search<'a> {
             let mut ways = candidates(self, &state.lab, &next)?.into_iter();
             let mut gone = None;
             for fixes in ways.by_ref() {
-                let Ok(lab) = apply(&state.lab, &fixes) else { continue };
+                let Some(lab) = apply(&state.lab, &fixes) else { continue };
                 let after = self.blocked(&lab)?;
                 if !still(&next, &after)? {
                     gone = Some((fixes, lab, after));
@@ -133,7 +134,7 @@ impl<'a> Search<'a> {
             }
             if state.detours < DETOURS {
                 for fixes in ways {
-                    let Ok(lab) = apply(&state.lab, &fixes) else { continue };
+                    let Some(lab) = apply(&state.lab, &fixes) else { continue };
                     let fixes = [state.fixes.clone(), fixes].concat();
                     queue.push_back(State {
                         fixes,
@@ -162,14 +163,15 @@ impl<'a> Search<'a> {
             let mut fewer = state.fixes.clone();
             let gone = fewer.remove(place);
             // Places in a chain are counted with the rules put in before.
-            let moves = |other: &Fix| match (&gone.edit, &other.edit) {
-                (Edit::Rule { chain: a, .. }, Edit::Rule { chain: b, .. }) => {
-                    gone.host == other.host && a == b
-                }
+            let moves = |other: &HostChange| match (&gone.change, &other.change) {
+                (
+                    Change::InsertRule { table: a, chain: first, .. },
+                    Change::InsertRule { table: b, chain: second, .. },
+                ) => gone.host == other.host && (a, first) == (b, second),
                 _ => false,
             };
             if !fewer[place..].iter().any(moves) {
-                if let Ok(lab) = apply(self.lab, &fewer) {
+                if let Some(lab) = apply(self.lab, &fewer) {
                     if self.blocked(&lab)?.is_empty() {
                         (state.fixes, state.lab) = (fewer, lab);
                         continue;
