@@ -171,7 +171,7 @@ fn nrule(dice: &mut Dice, chain: &str) -> String {
             4 if protocol == "tcp" => "reject with tcp reset".to_owned(),
             4 | 5 => format!("reject with icmp {}", dice.pick(&["port-unreachable", "admin-prohibited"])),
             6 => "return".to_owned(),
-            7 if ports => {
+            7 if ports && chain != "three" => {
                 format!("{protocol} dport vmap {{ 22 : accept, 53 : drop, 80-443 : goto three }}")
             }
             _ => match below(chain) {
@@ -230,7 +230,10 @@ impl Tool {
                 let most = if nat { 4 } else { 6 };
                 let rules = if idle { 0 } else { dice.below(most) };
                 let rules = (0..rules).map(|_| self.rule(dice, chain)).collect();
-                made.push(Chain { name: chain, head: self.head(dice, chain), rules });
+                let head = self.head(dice, chain);
+                // Nobody lets nat drop.
+                let head = if nat { head.replace("DROP", "ACCEPT") } else { head };
+                made.push(Chain { name: chain, head, rules });
             }
             tables.push(Table { name, chains: made });
         }
