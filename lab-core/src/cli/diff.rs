@@ -62,7 +62,7 @@ fn rules(args: &DiffArgs, json: bool, out: &mut dyn Write) -> Result<u8, Failure
     } else {
         let mut lab = Lab::default();
         lab.hosts.insert(String::new(), Host { ruleset: old, ..Host::default() }.into());
-        written(args.format, &lab, &[found.edits.clone()], out)?;
+        written(args.format, &lab, std::slice::from_ref(&found.edits), out)?;
     }
     Ok(if found.is_empty() { YES } else { NO })
 }

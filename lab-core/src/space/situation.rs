@@ -183,7 +183,7 @@ mod tests {
         assert!(whole);
         let told: Vec<_> = found.iter().map(|s| (s.when.clone(), s.headers)).collect();
         let is = |field, value: u128| Condition { field, values: vec![(value, value)], mask: None };
-        let expected = vec![
+        let expected = [
             (vec![vec![is(Field::Iif, 2), is(Field::CtState, 2)]], web),
             (vec![vec![is(Field::Iif, 1)]], ssh),
         ];
@@ -194,6 +194,11 @@ mod tests {
         let set = store.or_else(first, same).unwrap();
         let (found, _) = store.situations(set, 10).unwrap();
         assert_eq!((found.len(), found[0].when.len(), found[0].headers), (1, 2, ssh));
-        assert_eq!(store.situations(set, 0).unwrap().1, false);
+        assert!(!store.situations(set, 0).unwrap().1);
+        // Bits under a mask are told value by value.
+        let bit = store.bits(Field::Mark, super::super::Bits { mask: 5, value: 4 }).unwrap();
+        let (found, _) = store.situations(bit, 1).unwrap();
+        let masked = Condition { field: Field::Mark, values: vec![(4, 4)], mask: Some(5) };
+        assert_eq!(found[0].when, [vec![masked]]);
     }
 }

@@ -281,7 +281,7 @@ impl<'a> Side<'a> {
 
 impl Fates {
     /// The packets by how they are treated, whoever decides.
-    fn treatments(&self, store: &mut Store) -> Result<BTreeMap<Treatment, Ref>, Error> {
+    fn treatments(&self, store: &mut Store) -> Result<Treated, Error> {
         let mut all = BTreeMap::new();
         for (fate, set) in &self.known {
             let known = all.entry(fate.treatment()).or_insert(Ref::NONE);
@@ -438,9 +438,12 @@ struct Blame {
     labs: Vec<(String, Lab, Lab)>,
 }
 
+/// Packets by how they are treated.
+type Treated = BTreeMap<Treatment, Ref>;
+
 /// What these labs make of the packets of one sender.
 struct Blamed {
-    known: Vec<(String, BTreeMap<Treatment, Ref>, BTreeMap<Treatment, Ref>)>,
+    known: Vec<(String, Treated, Treated)>,
 }
 
 type Sides<'b> = Vec<(String, Side<'b>, Side<'b>)>;
@@ -497,7 +500,7 @@ impl Blamed {
         let mut alone = Vec::new();
         let mut needed = Vec::new();
         for (name, with, without) in &self.known {
-            let treated = |map: &BTreeMap<Treatment, Ref>| map.get(treatment).copied().unwrap_or_default();
+            let treated = |map: &Treated| map.get(treatment).copied().unwrap_or_default();
             if store.without(set, treated(with))?.is_none() {
                 alone.push(name.clone());
             }

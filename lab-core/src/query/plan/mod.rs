@@ -36,10 +36,13 @@ pub struct Step {
     /// Of several changes of one table, which one transaction makes: the edits
     /// and the host before them, there and back.
     #[serde(skip)]
-    pub at_once: Option<Box<[(Host, HostEdits); 2]>>,
+    pub at_once: Option<AtOnce>,
     /// What it admits or cuts that it should not, until later steps mend it.
     pub hurts: Vec<Hurt>,
 }
+
+/// Edits of one table and the host before them: there, and back.
+pub type AtOnce = Box<[(Host, HostEdits); 2]>;
 
 /// Why there is no plan.
 #[derive(Clone, Debug, Serialize)]
@@ -205,11 +208,7 @@ fn steps(
 }
 
 /// The edits of a table that are one step, there and back.
-fn at_once(
-    before: &Lab,
-    after: &Lab,
-    changes: &[HostChange],
-) -> Result<Option<Box<[(Host, HostEdits); 2]>>, Error> {
+fn at_once(before: &Lab, after: &Lab, changes: &[HostChange]) -> Result<Option<AtOnce>, Error> {
     let Some(first) = changes.first().filter(|c| changes.len() > 1 && units::is_of_table(&c.change)) else {
         return Ok(None);
     };
