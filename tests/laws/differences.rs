@@ -17,7 +17,7 @@ use crate::runner;
 /// A change of a table.
 #[derive(Clone, Debug)]
 enum Step {
-    Insert(Index, Index, Rule, Rule),
+    Insert(Index, Index, Box<(Rule, Rule)>),
     Delete(Index, Index),
     Move(Index, Index, Index),
     Policy(Index),
@@ -28,7 +28,7 @@ fn steps(site: Site) -> impl Strategy<Value = Vec<Step>> {
     let place = any::<Index>;
     vec(
         prop_oneof![
-            3 => (place(), place(), rules).prop_map(|(c, p, (a, b))| Step::Insert(c, p, a, b)),
+            3 => (place(), place(), rules).prop_map(|(c, p, rules)| Step::Insert(c, p, rules.into())),
             2 => (place(), place()).prop_map(|(c, p)| Step::Delete(c, p)),
             3 => (place(), place(), place()).prop_map(|(c, p, q)| Step::Move(c, p, q)),
             1 => place().prop_map(Step::Policy),
@@ -42,7 +42,8 @@ fn changed(before: &Table, steps: Vec<Step>) -> Table {
     for step in steps {
         let chains = table.chains.len();
         match step {
-            Step::Insert(chain, place, calling, plain) => {
+            Step::Insert(chain, place, rules) => {
+                let (calling, plain) = *rules;
                 let chain = &mut table.chains[chain.index(chains)];
                 let rule = if chain.base.is_some() { calling } else { plain };
                 chain.rules.insert(place.index(chain.rules.len() + 1), rule);
