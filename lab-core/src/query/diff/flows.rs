@@ -438,9 +438,12 @@ struct Blame {
     labs: Vec<(String, Lab, Lab)>,
 }
 
+/// The packets by how they are treated.
+type Treated = BTreeMap<Treatment, Ref>;
+
 /// What these labs make of the packets of one sender.
 struct Blamed {
-    known: Vec<(String, BTreeMap<Treatment, Ref>, BTreeMap<Treatment, Ref>)>,
+    known: Vec<(String, Treated, Treated)>,
 }
 
 type Sides<'b> = Vec<(String, Side<'b>, Side<'b>)>;
