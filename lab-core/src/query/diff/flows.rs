@@ -438,7 +438,7 @@ struct Blame {
     labs: Vec<(String, Lab, Lab)>,
 }
 
-/// Packets by how they are treated.
+/// The packets by how they are treated.
 type Treated = BTreeMap<Treatment, Ref>;
 
 /// What these labs make of the packets of one sender.
