@@ -9,6 +9,7 @@
 mod draw;
 mod router;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -23,8 +24,9 @@ use lab_core::space::PacketSet;
 use lab_core::Lab;
 
 use self::draw::{Tool, ADDRESSES, PORTS, PREFIXES};
-use self::router::{Counts, Doors, Router, Seen, NAME, PROTOCOLS};
+use self::router::{Doors, Router, Seen, NAME, PROTOCOLS};
 use super::draw::Dice;
+use super::kernel::allowed;
 use crate::wire;
 
 /// How many packets are asked of each change that is certain, of each that is
@@ -50,7 +52,8 @@ struct Tally {
     /// Packets that nothing is claimed of.
     open: usize,
     repeated: usize,
-    fates: Counts,
+    /// How often what was said, or seen where nothing was.
+    fates: BTreeMap<String, usize>,
     wrong: Vec<String>,
 }
 
@@ -496,14 +499,14 @@ fn run(tool: Tool) {
 
 #[test]
 fn packets_fare_as_changes_of_iptables_say() {
-    if super::kernel::allowed() {
+    if allowed() {
         run(Tool::Iptables);
     }
 }
 
 #[test]
 fn packets_fare_as_changes_of_nft_say() {
-    if super::kernel::allowed() {
+    if allowed() {
         run(Tool::Nft);
     }
 }

@@ -1,7 +1,6 @@
 //! A router in a namespace of its own, with two subnets, and whoever is outside
 //! of it in another, who puts frames on its wires and sees what comes back.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -312,6 +311,3 @@ impl Router {
         asked
     }
 }
-
-/// How often each of some things was.
-pub type Counts = BTreeMap<String, usize>;
