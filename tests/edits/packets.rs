@@ -388,12 +388,10 @@ impl Pair {
                 by.map(|(door, seen)| roughly(&one.packet, door, seen)).collect()
             };
             let (before, after) = (fared(0), fared(1));
-            let among = |these: &[String], those: &[String]| these.iter().all(|t| those.contains(t));
-            if !among(&before, &after) || !among(&after, &before) {
+            if before != after {
                 return Err(self.told(one, watched, "nothing is said of it"));
             }
             return Ok(Some(match &before[0] {
-                _ if before != after => "doors that change places",
                 what if what.starts_with("delivered") => "delivered",
                 what if what.starts_with("out") => "out",
                 what if what == "rejected" => "rejected",
@@ -405,10 +403,9 @@ impl Pair {
                 let (told, seen) = (&one.foretold[side][door], &watched[side][door]);
                 hold(fate, told, &one.packet, &self.doors[door], seen)
             };
-            // Where it depends on the door, the fate is that by one of them.
-            let mut doors = 0..self.doors.len();
-            if !(if change.certain { doors.all(holds) } else { doors.any(holds) }) {
-                let how = if change.certain { "certainly" } else { "by some door" };
+            let by = |door: &usize| change.from == format!("@outside by {NAME}:{}", self.doors[*door]);
+            if !(0..self.doors.len()).filter(by).all(holds) {
+                let how = if change.certain { "certainly" } else { "perhaps" };
                 let when = ["before", "after"][side];
                 return Err(self.told(one, watched, &format!("{when}, {how} {fate:?}")));
             }
@@ -440,7 +437,8 @@ fn ask(router: &mut Router, tool: Tool, dice: &mut Dice, tally: &mut Tally) -> R
     };
     let diff = flows(&pair.labs[0], &pair.labs[1], &Headers::default()).map_err(|e| e.to_string())?;
     tally.pairs += 1;
-    let changes: Vec<&FlowChange> = diff.changes.iter().filter(|c| c.from == "@outside").collect();
+    let changes: Vec<&FlowChange> =
+        diff.changes.iter().filter(|c| c.from.starts_with("@outside by ")).collect();
     let asked = pair.packets(&changes, dice, tally);
     let all: Vec<&Asked> = asked.iter().collect();
     let watched = pair.watch(router, &all, Duration::ZERO)?;

@@ -212,8 +212,25 @@ impl<'a> Asker<'a> {
             .filter(move |(h, i)| lab.leads_out(&h.name, i))
     }
 
+    /// Packets that enter the lab by one interface that leads out of it; none,
+    /// if it does not.
+    ///
+    /// # Errors
+    /// If the packet sets outgrow their budget.
+    pub fn send_by(&mut self, door: &Place, set: Ref) -> Result<Vec<Flowed>, Error> {
+        self.enter(set, |host, device| host.name == door.host && device.name == door.iface)
+    }
+
     fn send_outside(&mut self, set: Ref) -> Result<Vec<Flowed>, Error> {
-        let doors: Vec<_> = self.doors().collect();
+        self.enter(set, |_, _| true)
+    }
+
+    fn enter(
+        &mut self,
+        set: Ref,
+        by: impl Fn(&Host, &crate::model::Interface) -> bool,
+    ) -> Result<Vec<Flowed>, Error> {
+        let doors: Vec<_> = self.doors().filter(|(host, device)| by(host, device)).collect();
         let mut all = Vec::new();
         for (host, device) in doors {
             let flow = Flow::new(set, OUTSIDE_TTL, LENGTH, 0);

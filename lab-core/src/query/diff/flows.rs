@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::edits::edits;
 use crate::engine::symbolic::{Ending, Flowed};
-use crate::model::{Decision, Lab};
+use crate::model::{Decision, Host, Interface, Lab, Place};
 use crate::query::ends::End;
 use crate::query::flows::{Asker, Headers, Home};
 use crate::query::reach::{changes, place, Told};
@@ -196,6 +196,24 @@ impl FlowDiff {
 /// Hears of packets of one fate, as a set of the engine's store.
 pub(in crate::query) type Tell<'t> = &'t mut dyn FnMut(&mut Store, Fate, Ref) -> Result<(), Error>;
 
+/// Who sends packets whose fates are compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::query) enum Sender {
+    /// An end of a question.
+    End(End),
+    /// Whoever is beyond one interface that leads out of the lab.
+    Door(Place),
+}
+
+impl std::fmt::Display for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Sender::End(end) => end.fmt(f),
+            Sender::Door(place) => write!(f, "{} by {place}", End::Outside),
+        }
+    }
+}
+
 /// What becomes of the packets of one sender.
 pub(in crate::query) struct Fates {
     pub known: BTreeMap<Fate, Ref>,
@@ -219,7 +237,7 @@ impl<'a> Side<'a> {
 
     /// What becomes of the packets that one end sends, in a store shared with
     /// others.
-    pub fn fates(&mut self, from: &End, shared: &mut Store) -> Result<Fates, Error> {
+    pub fn fates(&mut self, from: &Sender, shared: &mut Store) -> Result<Fates, Error> {
         let mut known = BTreeMap::new();
         self.each(from, &mut |store, fate, set| {
             let set = shared.import(store, set)?;
@@ -231,13 +249,18 @@ impl<'a> Side<'a> {
     }
 
     /// Tells of each part of the packets that one end sends what becomes of it.
-    pub fn each(&mut self, from: &End, tell: Tell) -> Result<(), Error> {
+    pub fn each(&mut self, from: &Sender, tell: Tell) -> Result<(), Error> {
         let flows = match from {
-            End::Host(name) if !self.asker.lab.hosts.contains_key(name) => Vec::new(),
-            End::Host(name) if self.bound => self.asker.send_bound(name, self.headers)?,
-            End::Host(_) => self.asker.send(from, self.headers)?,
-            _ if self.asker.doors().next().is_none() => Vec::new(),
-            _ => self.asker.send(from, self.headers)?,
+            Sender::End(End::Host(name)) if !self.asker.lab.hosts.contains_key(name) => Vec::new(),
+            Sender::End(End::Host(name)) if self.bound => self.asker.send_bound(name, self.headers)?,
+            Sender::End(end @ End::Host(_)) => self.asker.send(end, self.headers)?,
+            Sender::End(_) if self.asker.doors().next().is_none() => Vec::new(),
+            Sender::End(end) => self.asker.send(end, self.headers)?,
+            Sender::Door(door) => self.asker.send_by(door, self.headers)?,
+        };
+        let end = match from {
+            Sender::End(end) => end,
+            Sender::Door(_) => &End::Outside,
         };
         for flowed in &flows {
             let set = flowed.flow.set;
@@ -246,7 +269,7 @@ impl<'a> Side<'a> {
                 Ending::Rejected(by) => Fate::Rejected(by.clone()),
                 Ending::Dropped(by) => Fate::Dropped(by.clone()),
                 Ending::Delivered(_) | Ending::ForwardedOut(_) => {
-                    for (answered, set) in self.answered(flowed, from)? {
+                    for (answered, set) in self.answered(flowed, end)? {
                         let (at, changed) = (place(flowed), changes(flowed));
                         tell(self.asker.engine.store(), Fate::Arrives { at, changed, answered }, set)?;
                     }
@@ -415,10 +438,20 @@ pub fn flows(old: &Lab, new: &Lab, headers: &Headers) -> Result<FlowDiff, Error>
     Ok(diff)
 }
 
-/// Who sends in either lab.
-pub(in crate::query) fn senders(old: &Lab, new: &Lab) -> Vec<End> {
+/// Who sends in either lab. Each interface that leads out is one by itself: a
+/// change may let by one what it keeps from another.
+pub(in crate::query) fn senders(old: &Lab, new: &Lab) -> Vec<Sender> {
     let names: BTreeSet<&String> = old.hosts.keys().chain(new.hosts.keys()).collect();
-    names.into_iter().map(|name| End::Host(name.clone())).chain([End::Outside]).collect()
+    let mut doors: BTreeSet<Place> = BTreeSet::new();
+    for lab in [old, new] {
+        let place = |(host, device): (&Host, &Interface)| Place {
+            host: host.name.clone(),
+            iface: device.name.clone(),
+        };
+        doors.extend(Asker::new(lab).doors().map(place));
+    }
+    let hosts = names.into_iter().map(|name| Sender::End(End::Host(name.clone())));
+    hosts.chain(doors.into_iter().map(Sender::Door)).collect()
 }
 
 /// The hosts that differ in what packets may meet.
@@ -475,7 +508,7 @@ impl Blame {
 }
 
 impl Blamed {
-    fn of(sides: &mut Sides, from: &End, store: &mut Store) -> Result<Self, Error> {
+    fn of(sides: &mut Sides, from: &Sender, store: &mut Store) -> Result<Self, Error> {
         let mut known = Vec::new();
         for (name, alone, without) in sides {
             let alone = alone.fates(from, store)?.treatments(store)?;

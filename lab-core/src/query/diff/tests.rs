@@ -1,9 +1,12 @@
 //! What changes of rules do to packets, as told.
 
 use crate::addr::Family;
+use crate::engine::stepper::tests::build::Build;
 use crate::formats::iptables;
 use crate::model::{Host, Ruleset};
+use crate::query::diff::flows::flows;
 use crate::query::diff::packets::{packets, ChainPackets, Effect, Rules};
+use crate::query::flows::Headers;
 use crate::render;
 
 fn read(table: &str, heads: &str, rules: &str) -> Ruleset {
@@ -96,4 +99,22 @@ fn a_policy_and_a_table_that_is_gone_are_told() {
     let gone = diff(&old, &Ruleset::default());
     assert_eq!(gone.len(), 2, "INPUT and FORWARD dropped");
     assert!(gone.iter().all(|c| c.treated[0].new.by.is_none()));
+}
+
+#[test]
+fn what_comes_by_one_interface_is_not_made_up_for_by_another() {
+    // Both interfaces lead out of the lab.
+    let router = |rules: &str| {
+        let mut build = Build::default();
+        build.host("router", true).nic("router", "eth0", &["10.0.0.1/24"]);
+        build.nic("router", "eth1", &["10.0.1.1/24"]);
+        build.get("router").ruleset = filter(rules);
+        build.lab
+    };
+    let old = router("-A FORWARD -i eth0 -j DROP\n-A FORWARD -j ACCEPT\n");
+    let new = router("-A FORWARD -i eth1 -j DROP\n-A FORWARD -j ACCEPT\n");
+    let diff = flows(&old, &new, &Headers::default()).unwrap();
+    let senders: Vec<&str> = diff.changes.iter().map(|c| c.from.as_str()).collect();
+    assert!(senders.contains(&"@outside by router:eth0"), "{senders:?}");
+    assert!(senders.contains(&"@outside by router:eth1"), "{senders:?}");
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::model::Lab;
-use crate::query::diff::flows::{senders, Fate, Side};
+use crate::query::diff::flows::{senders, Fate, Sender, Side};
 use crate::query::flows::Headers;
 use crate::query::reach::Told;
 use crate::query::Error;
@@ -41,7 +41,7 @@ pub(super) struct Promise {
     headers: Headers,
     store: Store,
     space: Space,
-    senders: Vec<crate::query::ends::End>,
+    senders: Vec<Sender>,
     old: Picture,
     new: Picture,
     asked: Ref,

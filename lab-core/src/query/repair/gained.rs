@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::ask::{Goal, Wish};
 use crate::addr::Family;
 use crate::model::{Change, Lab, Match, Not, Statement, TableFamily};
-use crate::query::diff::flows::{Fate, Side};
+use crate::query::diff::flows::{Fate, Sender, Side};
 use crate::query::ends::End;
 use crate::query::flows::{Asker, Headers};
 use crate::query::reach::{Told, LINES};
@@ -74,7 +74,7 @@ pub(super) fn arrivals(
     let mut sets = BTreeMap::new();
     for sender in senders {
         let mut found: BTreeMap<String, (Ref, Ref)> = BTreeMap::new();
-        side.each(sender, &mut |store, fate, set| {
+        side.each(&Sender::End(sender.clone()), &mut |store, fate, set| {
             let answered = fate.passes();
             let place = match fate {
                 Fate::Arrives { at, .. } => at,

@@ -89,8 +89,7 @@ pub fn unified(chain: &ChainEdits) -> String {
         (old.iter().map(String::as_str).collect(), new.iter().map(String::as_str).collect());
     let name = safe(&format!("{} {}", chain.table, chain.chain));
     let title = |there: bool| if there { name.clone() } else { "/dev/null".to_owned() };
-    let diff =
-        TextDiff::configure().algorithm(Algorithm::Myers).newline_terminated(true).diff_slices(&old, &new);
+    let diff = TextDiff::configure().algorithm(Algorithm::Myers).diff_slices(&old, &new);
     diff.unified_diff()
         .context_radius(CONTEXT)
         .header(&title(chain.fate != Fate::Added), &title(chain.fate != Fate::Deleted))
