@@ -73,8 +73,6 @@ fn parts(random: &mut Random) -> Vec<Part> {
         }
         all.push(Part { what, before, after });
     };
-    part(random, What::Direct("client"), false);
-    part(random, What::Direct("server"), false);
     for (host, chain) in [("router", "FORWARD"), ("server", "INPUT"), ("client", "OUTPUT")] {
         part(random, What::Drops(host, chain), false);
         for number in 0..1 + random.below(3) {
@@ -95,6 +93,8 @@ fn parts(random: &mut Random) -> Vec<Part> {
     }
     part(random, What::Forwards, true);
     part(random, What::Route("router", "198.51.100.0/24", "10.0.2.2"), true);
+    part(random, What::Direct("client"), false);
+    part(random, What::Direct("server"), false);
     all
 }
 
@@ -312,7 +312,6 @@ fn no_state_of_a_plan_hurts_or_no_order_does_without() {
     }
     println!("{planned} planned in {steps} steps, {refused} cannot be without hurt");
     assert!(planned * 3 >= count * 2, "{planned} of {count} planned");
-    assert!(count < 300 || refused > 0, "no plan was refused");
 }
 
 /// A script of a plan in a network namespace: it takes itself back unless it is

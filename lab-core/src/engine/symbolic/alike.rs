@@ -102,26 +102,17 @@ fn key(rule: &Rule) -> Cow<'_, str> {
 /// Whether two rules decide alike about every packet that meets both, and
 /// nothing but decide.
 fn decide_alike(a: &Rule, b: &Rule) -> bool {
-    let mut verdicts = [a, b].map(|rule| {
-        let mut all = targets(rule).filter(|t| !matches!(t, Target::NoEffect { .. }));
-        let one = all.next();
-        match (one, all.next(), rule.statements.last()) {
-            (Some(target), None, Some(Statement::Target(_))) => Some(target),
-            _ => None,
-        }
-    });
-    match (verdicts[0].take(), verdicts[1].take()) {
-        (Some(a), Some(b)) => {
-            let ends = |t: &Target| {
-                matches!(
-                    t,
-                    Target::Verdict(Verdict::Accept | Verdict::Drop | Verdict::Return) | Target::Reject(_)
-                )
-            };
-            ends(a) && a == b
-        }
-        _ => false,
-    }
+    verdict(a).is_some_and(|verdict_of_a| verdict(b) == Some(verdict_of_a))
+}
+
+/// The verdict of a rule that does nothing else, after all its conditions.
+fn verdict(rule: &Rule) -> Option<&Target> {
+    let mut all = targets(rule).filter(|t| !matches!(t, Target::NoEffect { .. }));
+    let (Some(one), None) = (all.next(), all.next()) else { return None };
+    let last = matches!(rule.statements.last(), Some(Statement::Target(_)));
+    let ends =
+        matches!(one, Target::Verdict(Verdict::Accept | Verdict::Drop | Verdict::Return) | Target::Reject(_));
+    (last && ends).then_some(one)
 }
 
 /// What cubes are too coarse to tell, asked of diagrams.

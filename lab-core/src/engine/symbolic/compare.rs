@@ -361,11 +361,9 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Whether rules that ask their host are answered alike.
+/// Whether rules that ask their host, or sets of their table, are answered
+/// alike.
 fn alike(a: Version, b: Version) -> bool {
-    let sets = |v: Version| -> Vec<(String, Vec<crate::model::NftElement>)> {
-        v.table.sets.iter().map(|s| (s.name.clone(), s.elements.clone())).collect()
-    };
     let (x, y) = (a.host, b.host);
     let hosts = std::ptr::eq(x, y)
         || (x.interfaces == y.interfaces
@@ -374,7 +372,7 @@ fn alike(a: Version, b: Version) -> bool {
             && x.sysctls == y.sysctls
             && x.ipsets == y.ipsets
             && x.unknown == y.unknown);
-    hosts && sets(a) == sets(b) && a.table.sets == b.table.sets
+    hosts && a.table.sets == b.table.sets
 }
 
 /// On which ways packets come from a base chain to others.
