@@ -56,7 +56,7 @@ impl RulesDiff {
     /// Whether every packet is treated alike, which is proved (bool).
     #[getter]
     fn same_packets(&self) -> bool {
-        self.answer.packets.is_empty()
+        self.answer.packets.is_empty() && self.answer.edits.unsaid.is_empty()
     }
 
     /// The answer as data (dict[str, Any]): what `lab --json diff` prints.

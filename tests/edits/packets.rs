@@ -242,7 +242,7 @@ fn hold(fate: &Fate, foretold: &Prediction, sent: &Packet, door: &str, seen: &Se
             seen.out.is_empty() && seen.delivered.is_empty() && told
         }
         Fate::Dropped(_) => *seen == Seen::default(),
-        Fate::Unknown(_) => true,
+        Fate::NotSent | Fate::Unknown(_) => true,
     }
 }
 
@@ -271,6 +271,7 @@ fn short(fate: &Fate) -> &'static str {
         },
         Fate::Rejected(_) => "rejected",
         Fate::Dropped(_) => "dropped",
+        Fate::NotSent => "not sent",
         Fate::Unknown(_) => "unknown",
     }
 }

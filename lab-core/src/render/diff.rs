@@ -41,6 +41,7 @@ fn fate(fate: &Fate) -> String {
         }
         Fate::Rejected(by) => format!("rejected by {}", decision(by)),
         Fate::Dropped(by) => format!("dropped by {}", decision(by)),
+        Fate::NotSent => "not sent".to_owned(),
         Fate::Unknown(why) => safe(&format!("not known: {}", why.join("; "))),
     }
 }
@@ -63,10 +64,12 @@ fn heading(change: &FlowChange) -> String {
         (flows::Effect::Unknown, _) => "not known",
     };
     let before = match (&change.old, &change.new) {
-        (Fate::Rejected(_) | Fate::Dropped(_), Fate::Arrives { .. }) => {
+        (Fate::Rejected(_) | Fate::Dropped(_) | Fate::NotSent, Fate::Arrives { .. }) => {
             format!(": {} before", fate(&change.old))
         }
-        (Fate::Arrives { .. }, Fate::Rejected(_) | Fate::Dropped(_)) => format!(": {}", fate(&change.new)),
+        (Fate::Arrives { .. }, Fate::Rejected(_) | Fate::Dropped(_) | Fate::NotSent) => {
+            format!(": {}", fate(&change.new))
+        }
         (old, new) if !matches!((old, new), (Fate::Arrives { .. }, Fate::Arrives { .. })) => {
             format!(": {}, {} before", fate(new), fate(old))
         }
@@ -126,17 +129,24 @@ fn rule_effect(out: &mut String, one: &RuleEffect) {
         true => ("with it", "did"),
     };
     let _ = match &one.effect {
+        Effect::Shadowed(by) if by.is_empty() => {
+            writeln!(out, "  {} {does} nothing: no packet comes to it", safe(&name))
+        }
         Effect::Shadowed(_) => {
             writeln!(out, "  {} {does} nothing: no packet comes to it, as first", safe(&name))
         }
         Effect::Redundant(by) if by.is_empty() => {
-            writeln!(out, "  {} {does} nothing: it decides nothing", safe(&name))
+            writeln!(out, "  {} {does} nothing: every packet fares alike without it", safe(&name))
         }
         Effect::Redundant(_) => {
             writeln!(out, "  {} {does} nothing: the same is done anyway by", safe(&name))
         }
         Effect::Unsent { .. } => {
-            writeln!(out, "  {} {does} nothing: what comes to it is treated alike anyway by", safe(&name))
+            writeln!(
+                out,
+                "  {} opens and cuts nothing: new connections that come to it fare alike by",
+                safe(&name)
+            )
         }
         Effect::Flows(_) => writeln!(out, "  {}, against the same lab {without}:", safe(&name)),
         Effect::Packets(_) => writeln!(out, "  {} treats packets otherwise", safe(&name)),
@@ -150,7 +160,10 @@ fn rule_effect(out: &mut String, one: &RuleEffect) {
             let same = |deed: &&Deed| !treated().any(|t| rule(&t.old) == rule(deed));
             let alike: Vec<Deed> = instead.iter().filter(same).cloned().collect();
             deeds(out, &alike);
-            let _ = writeln!(out, "    other packets would be treated otherwise, but no host sends them");
+            let _ = writeln!(
+                out,
+                "    what it treats otherwise opens no connection between hosts, and answers none first:"
+            );
             for treated in packets.iter().flat_map(|c| &c.treated) {
                 for place in &treated.packets {
                     let when =
@@ -223,7 +236,11 @@ pub fn rules(diff: &RulesDiff) -> String {
     if !out.is_empty() {
         out.push('\n');
     }
-    out + &packets(&diff.packets)
+    match diff.packets.is_empty() && !diff.edits.unsaid.is_empty() {
+        // What is not modelled may do anything.
+        true => out + "no rule that is modelled treats a packet differently; what else differs may\n",
+        false => out + &packets(&diff.packets),
+    }
 }
 
 /// Changes that the diffs of chains show.

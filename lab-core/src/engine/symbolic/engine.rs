@@ -446,7 +446,7 @@ impl<'a> Symbolic<'a> {
 }
 
 /// Whether a rule has a verdict of its own, and not only a jump or a mark.
-fn decides(rule: &Rule) -> bool {
+pub fn decides(rule: &Rule) -> bool {
     rule.statements.iter().any(|s| {
         matches!(
             s,

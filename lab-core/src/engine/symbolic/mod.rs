@@ -37,7 +37,7 @@ pub use chain::{ChainLeaves, End, Leaf, NatAction, RuleId, TableChains};
 pub use compare::{Comparison, Differing, Version};
 pub use compile::Compiler;
 pub use effects::{Effects, Marking, Tracking};
-pub use engine::{Flowed, Symbolic};
+pub use engine::{decides, Flowed, Symbolic};
 pub use flow::{Carried, Connection, Ending, Ends, Flow, Inside, Now, Passed, Tracked};
 pub use table::{Decided, TableDiagrams};
 pub use walk::Sending;

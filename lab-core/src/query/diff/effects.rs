@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::edits::{ChainEdits, Edits, Fate, HostEdits, RuleEdit};
 use super::flows::{flows, FlowChange};
 use super::packets::{deed, packets, ChainPackets, Deed, Rules};
+use crate::engine::symbolic::decides;
 use crate::engine::symbolic::{Comparison, Version};
-use crate::model::{Host, Lab, RuleRef, Statement, Table, TableId, Target};
+use crate::model::{Host, Lab, RuleRef, Table, TableId};
 use crate::query::flows::Headers;
 use crate::query::Error;
 
@@ -20,27 +21,21 @@ pub enum Effect {
     /// Nothing: no packet comes to it, as these decide first.
     Shadowed(Vec<Deed>),
     /// Nothing: without it these do the same to the same packets; none: it
-    /// only counts or logs.
+    /// decides nothing itself, and every packet fares alike without it.
     Redundant(Vec<Deed>),
-    /// It treats packets otherwise, but none that any host sends, or that
-    /// come from outside: without it these decide about those that come.
+    /// It treats packets otherwise, but none that open a connection between
+    /// hosts or from outside, and no first answer to one: about those these
+    /// decide alike without it.
     Unsent {
         /// Who decides without it.
         instead: Vec<Deed>,
-        /// What it would do to packets that nobody sends.
+        /// What it does to other packets.
         packets: Vec<ChainPackets>,
     },
     /// It opens, cuts or changes flows between hosts.
     Flows(Vec<FlowChange>),
     /// It treats packets otherwise; whether any host sends such was not asked.
     Packets(Vec<ChainPackets>),
-}
-
-impl Effect {
-    /// Whether it certainly changes nothing.
-    pub fn is_nothing(&self) -> bool {
-        matches!(self, Effect::Shadowed(_) | Effect::Redundant(_) | Effect::Unsent { .. })
-    }
 }
 
 /// What a rule does by itself.
@@ -184,21 +179,17 @@ fn effect(
         return Ok(None);
     };
     let rule = without.ruleset.tables[table].chains[chain].rules.remove(number - 1);
-    let decides =
-        |s: &Statement| !matches!(s, Statement::Match(_) | Statement::Target(Target::NoEffect { .. }));
-    if !rule.statements.iter().any(decides) {
-        return Ok(Some(Effect::Redundant(Vec::new())));
-    }
     let here = without.ruleset.tables.get(table).zip(host.ruleset.tables.get(table));
     let Some((less, whole)) = here else { return Ok(None) };
-    let (instead, shadowed) = instead(&without, less, host, whole, (chain, number - 1))?;
-    if shadowed {
-        return Ok(Some(Effect::Shadowed(instead)));
-    }
     let found =
         packets(Rules { host: &without, ruleset: &without.ruleset }, Rules { host, ruleset: &host.ruleset })?;
+    // Of a rule that only jumps or marks, others decide about its packets.
+    let (instead, shadowed) = match decides(&rule) {
+        true => instead(&without, less, host, whole, (chain, number - 1))?,
+        false => (Vec::new(), false),
+    };
     if found.is_empty() {
-        return Ok(Some(Effect::Redundant(instead)));
+        return Ok(Some(if shadowed { Effect::Shadowed(instead) } else { Effect::Redundant(instead) }));
     }
     if !ask_flows {
         return Ok(Some(Effect::Packets(found)));

@@ -43,6 +43,8 @@ pub enum Fate {
     Rejected(Decision),
     /// They vanish.
     Dropped(Decision),
+    /// They are not sent: the sender is not there, or sends as somebody else.
+    NotSent,
     /// Nothing is claimed of them: it depends on what is not modelled.
     Unknown(Vec<String>),
 }
@@ -54,6 +56,7 @@ enum Treatment {
     Arrives(String, Vec<String>, bool),
     Rejected,
     Dropped,
+    NotSent,
     Unknown,
 }
 
@@ -80,6 +83,7 @@ impl Fate {
             }
             Fate::Rejected(_) => Treatment::Rejected,
             Fate::Dropped(_) => Treatment::Dropped,
+            Fate::NotSent => Treatment::NotSent,
             Fate::Unknown(_) => Treatment::Unknown,
         }
     }
@@ -89,7 +93,7 @@ impl Fate {
         match self {
             Fate::Rejected(by) | Fate::Dropped(by) => Some(by),
             Fate::Arrives { answered: Answered::No(by), .. } => by.as_ref(),
-            Fate::Arrives { .. } | Fate::Unknown(_) => None,
+            Fate::Arrives { .. } | Fate::NotSent | Fate::Unknown(_) => None,
         }
     }
 }
@@ -245,6 +249,13 @@ impl<'a> Side<'a> {
             *all = shared.or_else(*all, set)?;
             Ok(())
         })?;
+        let mut rest = shared.import(self.asker.engine.store(), self.headers)?;
+        for set in known.values() {
+            rest = shared.without(rest, *set)?;
+        }
+        if !rest.is_none() {
+            known.insert(Fate::NotSent, rest);
+        }
         Ok(Fates { known })
     }
 
@@ -343,6 +354,12 @@ fn differing(a: &Fates, b: &Fates, store: &mut Store) -> Result<Ref, Error> {
     Ok(all)
 }
 
+/// Whether packets are not sent in one lab, and come to nothing in the other.
+fn nobody_cares(old: &Fate, new: &Fate) -> bool {
+    let lost = |fate: &Fate| matches!(fate, Fate::Rejected(_) | Fate::Dropped(_));
+    (*old == Fate::NotSent && lost(new)) || (lost(old) && *new == Fate::NotSent)
+}
+
 fn effect(old: &Fate, new: &Fate) -> Effect {
     match (old, new) {
         (Fate::Unknown(_), _) | (_, Fate::Unknown(_)) => Effect::Unknown,
@@ -374,7 +391,7 @@ pub fn flows(old: &Lab, new: &Lab, headers: &Headers) -> Result<FlowDiff, Error>
     let hosts = differing_hosts(old, new)?;
     let mut diff =
         FlowDiff { schema: "lab.flows/1", new: !headers.any, hosts: hosts.clone(), changes: Vec::new() };
-    if hosts.is_empty() && old.links == new.links {
+    if old == new {
         return Ok(diff);
     }
     let (mut before, mut after) = (Side::new(old, headers, new)?, Side::new(new, headers, old)?);
@@ -400,7 +417,7 @@ pub fn flows(old: &Lab, new: &Lab, headers: &Headers) -> Result<FlowDiff, Error>
             let must_old = a.must(old, &mut store)?;
             for (new, in_new) in &b.known {
                 let may = store.guard(in_old, *in_new)?;
-                if may.is_none() || old.treatment() == new.treatment() {
+                if may.is_none() || old.treatment() == new.treatment() || nobody_cares(old, new) {
                     continue;
                 }
                 let must_new = b.must(new, &mut store)?;

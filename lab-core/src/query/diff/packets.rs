@@ -11,7 +11,8 @@ use crate::engine::journey::RuleStep;
 use crate::engine::stepper::{meet, Met};
 use crate::engine::symbolic::{Comparison, Differing, Effects, End, Leaf, NatAction, Version};
 use crate::model::{
-    Backend, BaseChain, Hook, Host, NatKind, Packet, RejectWith, RuleRef, Ruleset, Table, TableFamily, Text,
+    Backend, BaseChain, ChainKind, Hook, Host, NatKind, Packet, RejectWith, RuleRef, Ruleset, Table,
+    TableFamily, Text,
 };
 use crate::query::Error;
 use crate::semantics::conntrack::Info;
@@ -205,15 +206,12 @@ fn place(deed: &Deed) -> (Option<Text>, Option<usize>) {
 
 /// Base chains by name and place, each by its index in either version.
 fn bases(before: Option<Version>, after: Option<Version>) -> Vec<(BaseChain, Option<usize>, Option<usize>)> {
-    type Key = (Text, Hook, i32, bool);
+    type Key = (Text, Hook, i32, ChainKind);
     let all = |version: Option<Version>| -> Vec<(Key, BaseChain, usize)> {
         let chains = version.map(|v| v.table.chains.as_slice()).unwrap_or_default();
         let based = chains.iter().enumerate().filter_map(|(i, c)| Some((c, c.base?, i)));
         based
-            .map(|(chain, base, i)| {
-                let nat = base.kind == crate::model::ChainKind::Nat;
-                ((chain.name.clone(), base.hook, base.priority, nat), base, i)
-            })
+            .map(|(chain, base, i)| ((chain.name.clone(), base.hook, base.priority, base.kind), base, i))
             .collect()
     };
     let (old, new) = (all(before), all(after));

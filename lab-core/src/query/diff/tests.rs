@@ -4,8 +4,10 @@ use crate::addr::Family;
 use crate::engine::stepper::tests::build::Build;
 use crate::formats::iptables;
 use crate::model::{Host, Ruleset};
-use crate::query::diff::flows::flows;
-use crate::query::diff::packets::{packets, ChainPackets, Effect, Rules};
+use crate::query::diff::edits::edits;
+use crate::query::diff::effects::{effects, Effect};
+use crate::query::diff::flows::{flows, Fate};
+use crate::query::diff::packets::{self, packets, ChainPackets, Rules};
 use crate::query::flows::Headers;
 use crate::render;
 
@@ -95,7 +97,7 @@ fn a_policy_and_a_table_that_is_gone_are_told() {
     let dropped = read("filter", ":INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n", "");
     let found = diff(&old, &dropped);
     assert_eq!((found.len(), found[0].treated.len()), (1, 1));
-    assert_eq!(found[0].treated[0].effect, Effect::Admitted);
+    assert_eq!(found[0].treated[0].effect, packets::Effect::Admitted);
     let gone = diff(&old, &Ruleset::default());
     assert_eq!(gone.len(), 2, "INPUT and FORWARD dropped");
     assert!(gone.iter().all(|c| c.treated[0].new.by.is_none()));
@@ -117,4 +119,43 @@ fn what_comes_by_one_interface_is_not_made_up_for_by_another() {
     let senders: Vec<&str> = diff.changes.iter().map(|c| c.from.as_str()).collect();
     assert!(senders.contains(&"@outside by router:eth0"), "{senders:?}");
     assert!(senders.contains(&"@outside by router:eth1"), "{senders:?}");
+}
+
+/// A host whose route to a prefix goes by one of two devices.
+fn two_ways(device: &str) -> Build {
+    let mut build = Build::default();
+    build.host("client", false).nic("client", "eth0", &["10.0.0.1/24"]);
+    build.nic("client", "eth1", &["10.0.1.1/24"]).route("client", &format!("10.9.0.0/16 dev {device}"));
+    build
+}
+
+#[test]
+fn who_sends_as_somebody_else_is_told() {
+    let diff = flows(&two_ways("eth0").lab, &two_ways("eth1").lab, &Headers::default()).unwrap();
+    let not_sent = |fate: &Fate| *fate == Fate::NotSent;
+    assert!(diff.changes.iter().any(|c| c.from == "client" && not_sent(&c.new)), "{:?}", diff.changes);
+    assert!(diff.changes.iter().any(|c| c.from == "client" && not_sent(&c.old)), "{:?}", diff.changes);
+    let mut gone = two_ways("eth0").lab;
+    gone.hosts.clear();
+    let diff = flows(&two_ways("eth0").lab, &gone, &Headers::default()).unwrap();
+    assert!(!diff.is_empty(), "a host that is gone sends no more");
+}
+
+#[test]
+fn a_rule_that_jumps_is_not_taken_for_shadowed() {
+    let lab = |rules: &str| {
+        let mut build = two_ways("eth0");
+        build.get("client").ruleset = filter(rules);
+        build.lab
+    };
+    let effect_of = |old: &str, new: &str| {
+        let (old, new) = (lab(old), lab(new));
+        effects(&old, &new, &edits(&old, &new).unwrap()).unwrap().rules.remove(0).effect
+    };
+    let web = "-A WEB -d 10.9.0.0/16 -j DROP\n";
+    assert!(matches!(effect_of(web, &format!("-A OUTPUT -j WEB\n{web}")), Effect::Flows(_)));
+    let back = "-A WEB -d 10.9.0.0/16 -j RETURN\n";
+    assert!(matches!(effect_of(back, &format!("-A OUTPUT -j WEB\n{back}")), Effect::Redundant(_)));
+    let twice = "-A OUTPUT -p udp -j DROP\n-A OUTPUT -p udp -m udp --dport 53 -j ACCEPT\n";
+    assert!(matches!(effect_of("-A OUTPUT -p udp -j DROP\n", twice), Effect::Shadowed(_)));
 }

@@ -91,7 +91,9 @@ impl Promise {
                         *all = self.store.or_else(*all, *set)?;
                         rest = self.store.or_else(rest, *set)?;
                     }
-                    Fate::Rejected(_) | Fate::Dropped(_) => rest = self.store.or_else(rest, *set)?,
+                    Fate::Rejected(_) | Fate::Dropped(_) | Fate::NotSent => {
+                        rest = self.store.or_else(rest, *set)?
+                    }
                 }
             }
             let places: Vec<(String, Ref)> = picture

@@ -79,7 +79,7 @@ pub(super) fn arrivals(
             let place = match fate {
                 Fate::Arrives { at, .. } => at,
                 Fate::Unknown(_) => UNKNOWN.to_owned(),
-                Fate::Rejected(_) | Fate::Dropped(_) => return Ok(()),
+                Fate::Rejected(_) | Fate::Dropped(_) | Fate::NotSent => return Ok(()),
             };
             let known = found.entry(place).or_default();
             known.0 = store.or_else(known.0, set)?;
