@@ -292,6 +292,39 @@ pub enum Change {
     Link(String, bool),
 }
 
+impl Change {
+    /// The table that it is of, if it is of one's rules or sets.
+    pub fn table(&self) -> Option<&TableId> {
+        match self {
+            Change::AddTable(table) | Change::DeleteTable(table) => Some(table),
+            Change::AddChain { table, .. }
+            | Change::DeleteChain { table, .. }
+            | Change::SetPolicy { table, .. }
+            | Change::InsertRule { table, .. }
+            | Change::DeleteRule { table, .. }
+            | Change::ReplaceRule { table, .. }
+            | Change::AddSet { table, .. }
+            | Change::DeleteSet { table, .. }
+            | Change::AddElements { table, .. }
+            | Change::DeleteElements { table, .. } => Some(table),
+            _ => None,
+        }
+    }
+
+    /// The chain that it is of, if it is of one.
+    pub fn chain(&self) -> Option<&str> {
+        match self {
+            Change::AddChain { chain, .. }
+            | Change::DeleteChain { chain, .. }
+            | Change::SetPolicy { chain, .. }
+            | Change::InsertRule { chain, .. }
+            | Change::DeleteRule { chain, .. }
+            | Change::ReplaceRule { chain, .. } => Some(chain),
+            _ => None,
+        }
+    }
+}
+
 /// A change of one host, as a user would type it there:
 /// `HOST: iptables -I FORWARD 1 -s 10.0.0.0/8 -j ACCEPT`,
 /// `HOST: ip route add 10.0.0.0/8 via 192.168.0.1`,

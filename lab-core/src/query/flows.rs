@@ -127,7 +127,12 @@ impl<'a> Asker<'a> {
         self.addressed(Field::Dst, addresses.iter().map(|a| IpNet::from(*a)))
     }
 
-    fn addressed(&mut self, field: Field, nets: impl IntoIterator<Item = IpNet>) -> Result<Ref, Error> {
+    /// Packets with a field in one of some prefixes.
+    pub(super) fn addressed(
+        &mut self,
+        field: Field,
+        nets: impl IntoIterator<Item = IpNet>,
+    ) -> Result<Ref, Error> {
         let store = self.engine.store();
         let mut parts = Vec::new();
         for net in nets {

@@ -202,7 +202,7 @@ pub fn labs(diff: &LabDiff) -> String {
                 let _ = writeln!(out, "  {line}");
             }
         }
-        for change in host.changes.iter().filter(|c| !is_of_rules(c)) {
+        for change in host.changes.iter().filter(|c| !is_shown(c)) {
             let _ = writeln!(out, "  {}", safe(&change.to_string()));
         }
         for what in &host.unsaid {
@@ -227,7 +227,7 @@ pub fn rules(diff: &RulesDiff) -> String {
     for chain in &diff.edits.chains {
         out += &edits::unified(chain);
     }
-    for change in diff.edits.changes.iter().filter(|c| !is_of_chains(c)) {
+    for change in diff.edits.changes.iter().filter(|c| c.chain().is_none()) {
         let _ = writeln!(out, "{}", safe(&change.to_string()));
     }
     for what in &diff.edits.unsaid {
@@ -243,21 +243,9 @@ pub fn rules(diff: &RulesDiff) -> String {
     }
 }
 
-/// Changes that the diffs of chains show.
-fn is_of_chains(change: &Change) -> bool {
-    matches!(
-        change,
-        Change::AddChain { .. }
-            | Change::DeleteChain { .. }
-            | Change::SetPolicy { .. }
-            | Change::InsertRule { .. }
-            | Change::DeleteRule { .. }
-            | Change::ReplaceRule { .. }
-    )
-}
-
-fn is_of_rules(change: &Change) -> bool {
-    is_of_chains(change) || matches!(change, Change::AddTable(_) | Change::DeleteTable(_))
+/// Whether the diffs of chains show a change.
+fn is_shown(change: &Change) -> bool {
+    change.chain().is_some() || matches!(change, Change::AddTable(_) | Change::DeleteTable(_))
 }
 
 /// What a rule does, and who wrote it.

@@ -209,7 +209,7 @@ fn steps(
 
 /// The edits of a table that are one step, there and back.
 fn at_once(before: &Lab, after: &Lab, changes: &[HostChange]) -> Result<Option<AtOnce>, Error> {
-    let Some(first) = changes.first().filter(|c| changes.len() > 1 && units::is_of_table(&c.change)) else {
+    let Some(first) = changes.first().filter(|c| changes.len() > 1 && c.change.table().is_some()) else {
         return Ok(None);
     };
     let side = |from: &Lab, to: &Lab| -> Result<(Host, HostEdits), Error> {

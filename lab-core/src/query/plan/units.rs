@@ -86,42 +86,6 @@ pub(super) fn bit(unit: usize) -> Done {
     1_u128.checked_shl(unit as u32).unwrap_or(0)
 }
 
-/// The table that a change is of.
-fn table_of(change: &Change) -> Option<&TableId> {
-    match change {
-        Change::AddTable(table) | Change::DeleteTable(table) => Some(table),
-        Change::AddChain { table, .. }
-        | Change::DeleteChain { table, .. }
-        | Change::SetPolicy { table, .. }
-        | Change::InsertRule { table, .. }
-        | Change::DeleteRule { table, .. }
-        | Change::ReplaceRule { table, .. }
-        | Change::AddSet { table, .. }
-        | Change::DeleteSet { table, .. }
-        | Change::AddElements { table, .. }
-        | Change::DeleteElements { table, .. } => Some(table),
-        _ => None,
-    }
-}
-
-/// Whether a change is one of a table's rules or sets.
-pub(super) fn is_of_table(change: &Change) -> bool {
-    table_of(change).is_some()
-}
-
-/// The chain that a change is of.
-fn chain_of(change: &Change) -> Option<&str> {
-    match change {
-        Change::AddChain { chain, .. }
-        | Change::DeleteChain { chain, .. }
-        | Change::SetPolicy { chain, .. }
-        | Change::InsertRule { chain, .. }
-        | Change::DeleteRule { chain, .. }
-        | Change::ReplaceRule { chain, .. } => Some(chain),
-        _ => None,
-    }
-}
-
 fn is_of_ipsets(change: &Change) -> bool {
     matches!(
         change,
@@ -150,7 +114,7 @@ pub(super) fn takes_the_place(comes: &Change, goes: &Change) -> bool {
 
 fn of_host(host: &HostEdits, grain: Grain, all: &mut Vec<Unit>) {
     let rules: Vec<&Change> =
-        host.changes.iter().filter(|c| table_of(c).is_some() || is_of_ipsets(c)).collect();
+        host.changes.iter().filter(|c| c.table().is_some() || is_of_ipsets(c)).collect();
     if rules.iter().any(|c| is_of_ipsets(c)) {
         // Rules refer to sets, and sets to rules: in the order given.
         let mut before = 0;
@@ -160,14 +124,13 @@ fn of_host(host: &HostEdits, grain: Grain, all: &mut Vec<Unit>) {
         }
     } else {
         let mut tables: Vec<&TableId> = Vec::new();
-        for table in rules.iter().filter_map(|c| table_of(c)) {
+        for table in rules.iter().filter_map(|c| c.table()) {
             if !tables.contains(&table) {
                 tables.push(table);
             }
         }
         for table in tables {
-            let changes: Vec<&Change> =
-                rules.iter().copied().filter(|c| table_of(c) == Some(table)).collect();
+            let changes: Vec<&Change> = rules.iter().copied().filter(|c| c.table() == Some(table)).collect();
             let (start, number) = (all.len(), all.iter().filter_map(|u| u.table).max().map_or(0, |n| n + 1));
             of_table(host, table, &changes, grain, all);
             all[start..].iter_mut().for_each(|unit| unit.table = Some(number));
@@ -175,7 +138,7 @@ fn of_host(host: &HostEdits, grain: Grain, all: &mut Vec<Unit>) {
     }
     let (mut barrier, mut since) = (0, 0);
     let network = all.len();
-    for change in host.changes.iter().filter(|c| table_of(c).is_none() && !is_of_ipsets(c)) {
+    for change in host.changes.iter().filter(|c| c.table().is_none() && !is_of_ipsets(c)) {
         let stops = is_barrier(change);
         push(all, host, Act::Changes(vec![change.clone()]), if stops { barrier | since } else { barrier });
         let replaced = all[network..].iter().position(|one| match &one.act {
@@ -211,7 +174,7 @@ fn of_table(host: &HostEdits, table: &TableId, changes: &[&Change], grain: Grain
         return;
     }
     let fate = |change: &Change| {
-        let name = chain_of(change)?;
+        let name = change.chain()?;
         chains.iter().find(|c| c.chain == name).map(|c| c.fate)
     };
     // New chains and sets come before everything; nothing leads there yet.

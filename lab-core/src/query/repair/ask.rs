@@ -165,18 +165,18 @@ impl Goal {
     pub fn packets(&self, asker: &mut Asker, sender: &End) -> Result<Ref, Error> {
         let mut set = asker.headers(&self.headers)?;
         if let Some(nets) = &self.to {
-            let to = nets_in(asker, Field::Dst, nets.iter().copied())?;
+            let to = asker.addressed(Field::Dst, nets.iter().copied())?;
             set = asker.engine.store().guard(to, set)?;
         }
         if self.beyond {
             let inside = lab_nets(asker.lab)?;
-            let inside = nets_in(asker, Field::Dst, inside)?;
+            let inside = asker.addressed(Field::Dst, inside)?;
             set = asker.engine.store().without(set, inside)?;
         }
         let own: Vec<IpNet> = match sender {
             End::Outside => {
                 let inside = lab_nets(asker.lab)?;
-                let inside = nets_in(asker, Field::Src, inside)?;
+                let inside = asker.addressed(Field::Src, inside)?;
                 return Ok(asker.engine.store().without(set, inside)?);
             }
             End::Host(name) => ends::host(asker.lab, name)?.addresses().map(IpNet::from).collect(),
@@ -187,7 +187,7 @@ impl Goal {
             End::Address(address) => vec![IpNet::from(*address)],
             End::Prefix(net) => vec![*net],
         };
-        let from = nets_in(asker, Field::Src, own)?;
+        let from = asker.addressed(Field::Src, own)?;
         Ok(asker.engine.store().guard(from, set)?)
     }
 }
@@ -222,17 +222,6 @@ fn lab_nets(lab: &Lab) -> Result<Vec<IpNet>, Error> {
     nets.sort_unstable();
     nets.dedup();
     Ok(nets)
-}
-
-fn nets_in(asker: &mut Asker, field: Field, nets: impl IntoIterator<Item = IpNet>) -> Result<Ref, Error> {
-    let store = asker.engine.store();
-    let mut parts = Vec::new();
-    for net in nets {
-        let family = store.family(Family::of(net.addr()))?;
-        let set = store.in_prefix(field, net)?;
-        parts.push(store.guard(family, set)?);
-    }
-    Ok(store.first_of(&parts)?)
 }
 
 /// `tcp dport 22 from master to controller (192.168.100.101)`.

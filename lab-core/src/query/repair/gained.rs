@@ -8,8 +8,7 @@ use serde::Serialize;
 use super::ask::{Goal, Wish};
 use crate::addr::Family;
 use crate::model::{Change, Lab, Match, Not, Statement, TableFamily};
-use crate::query::diff::flows::{Fate, Sender, Side};
-use crate::query::ends::End;
+use crate::query::diff::flows::{self, Fate, Sender, Side};
 use crate::query::flows::{Asker, Headers};
 use crate::query::reach::{Told, LINES};
 use crate::query::what_if::HostChange;
@@ -19,7 +18,8 @@ use crate::space::{PacketSet, Ref, Space};
 /// First packets of connections from one sender to one place.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
-    /// Who sends: a host, from any of its addresses, or `@outside`.
+    /// Who sends: a host, from any of its addresses, or `@outside` by an
+    /// interface.
     pub from: String,
     /// The host, or `host:interface` where they leave the lab; `not known`
     /// where nothing can be claimed.
@@ -45,18 +45,11 @@ pub(super) struct Arrivals {
     first: PacketSet,
 }
 
-/// Everybody who sends: every host, and whoever is outside.
-pub(super) fn senders(lab: &Lab) -> Vec<End> {
-    let hosts = lab.hosts.keys().map(|name| End::Host(name.clone()));
-    let outside = Asker::new(lab).doors().next().map(|_| End::Outside);
-    hosts.chain(outside).collect()
-}
-
 /// What arrives where, of first packets of connections from all of them: of
 /// those that are asked about.
 pub(super) fn arrivals(
     lab: &Lab,
-    senders: &[End],
+    senders: &[Sender],
     asked: &[Headers],
     space: &Space,
 ) -> Result<Arrivals, Error> {
@@ -74,7 +67,7 @@ pub(super) fn arrivals(
     let mut sets = BTreeMap::new();
     for sender in senders {
         let mut found: BTreeMap<String, (Ref, Ref)> = BTreeMap::new();
-        side.each(&Sender::End(sender.clone()), &mut |store, fate, set| {
+        side.each(sender, &mut |store, fate, set| {
             let answered = fate.passes();
             let place = match fate {
                 Fate::Arrives { at, .. } => at,
@@ -144,18 +137,26 @@ pub(super) fn asked(
     space: &Space,
 ) -> Result<BTreeMap<String, PacketSet>, Error> {
     let mut asker = Asker::new(lab);
+    let doors = flows::senders(lab, lab).into_iter().filter(|s| matches!(s, Sender::Door(_)));
+    let doors: Vec<String> = doors.map(|door| door.to_string()).collect();
     let mut all: BTreeMap<String, PacketSet> = BTreeMap::new();
     for goal in goals.iter().filter(|g| wishes.contains(&g.wish)) {
         for sender in &goal.senders {
             let set = goal.packets(&mut asker, sender)?;
             let set = space.adopt(asker.engine.store(), set)?;
             let host = super::ask::sending_host(lab, sender).map(|h| h.name.clone());
-            let name = host.unwrap_or_else(|| End::Outside.to_string());
-            let set = match all.get(&name) {
-                Some(known) => known.union(&set)?,
-                None => set,
+            // Whoever is outside may send by each interface that leads out.
+            let names = match host {
+                Some(name) => vec![name],
+                None => doors.clone(),
             };
-            all.insert(name, set);
+            for name in names {
+                let known = match all.get(&name) {
+                    Some(known) => known.union(&set)?,
+                    None => set.clone(),
+                };
+                all.insert(name, known);
+            }
         }
     }
     Ok(all)

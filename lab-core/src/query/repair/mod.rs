@@ -28,7 +28,7 @@ use serde::Serialize;
 
 use self::ask::{contradictions, sending_host, Goal};
 use self::blocked::Blocked;
-use self::gained::{arrivals, asked, senders, touched, Arrivals};
+use self::gained::{arrivals, asked, touched, Arrivals};
 use self::search::{Found, Search};
 use super::ends::{self, End};
 use super::reach::Told;
@@ -36,6 +36,7 @@ use super::what_if::what_if;
 use super::Error;
 use crate::formats::command;
 use crate::model::{Lab, Origin, Text};
+use crate::query::diff::flows;
 
 pub use self::ask::{Ask, Flow, Wish};
 pub use self::blocked::{Cause, Way};
@@ -238,7 +239,7 @@ fn tell(lab: &Lab, search: &Search, blockers: &[Blocked]) -> Result<Vec<Blocker>
 const TOLD: usize = 5;
 
 fn plans(lab: &Lab, goals: &[Goal], search: &Search, found: &[Found]) -> Result<Vec<Plan>, Error> {
-    let senders = senders(lab);
+    let senders = flows::senders(lab, lab);
     let touched = touched(found.iter().flat_map(|one| &one.fixes));
     let before = arrivals(lab, &senders, &touched, &search.space)?;
     let wanted = asked(lab, goals, &[Wish::Pass], &search.space)?;

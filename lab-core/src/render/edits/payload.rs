@@ -40,24 +40,6 @@ pub fn payloads(before: &Host, edits: &HostEdits) -> (Vec<Payload>, Vec<Error>) 
     (out, unsaid)
 }
 
-fn table_of(change: &Change) -> Option<&TableId> {
-    match change {
-        Change::AddTable(table)
-        | Change::DeleteTable(table)
-        | Change::AddChain { table, .. }
-        | Change::DeleteChain { table, .. }
-        | Change::SetPolicy { table, .. }
-        | Change::InsertRule { table, .. }
-        | Change::DeleteRule { table, .. }
-        | Change::ReplaceRule { table, .. }
-        | Change::AddSet { table, .. }
-        | Change::DeleteSet { table, .. }
-        | Change::AddElements { table, .. }
-        | Change::DeleteElements { table, .. } => Some(table),
-        _ => None,
-    }
-}
-
 fn policy(policy: Policy) -> &'static str {
     match policy {
         Policy::Accept => "ACCEPT",
@@ -105,7 +87,7 @@ fn restores(before: &Host, edits: &HostEdits, unsaid: &mut Vec<Error>) -> Vec<Pa
     // By program, then by table, in the order in which they first come.
     let mut programs: Vec<(String, TableLines)> = Vec::new();
     for change in &edits.changes {
-        let Some(table) = table_of(change).filter(|table| table.xtables) else { continue };
+        let Some(table) = change.table().filter(|table| table.xtables) else { continue };
         let six = if table.family == TableFamily::Ip6 { "6" } else { "" };
         let sort = match table.backend {
             None => "",
@@ -222,7 +204,7 @@ fn nft_files(before: &Host, edits: &HostEdits, unsaid: &mut Vec<Error>) -> Vec<P
     let mut flushed: HashSet<ChainName<'_>> = HashSet::new();
     let mut parts: Vec<Said> = Vec::new();
     for (at, change) in edits.changes.iter().enumerate() {
-        let Some(table) = table_of(change).filter(|table| !table.xtables) else { continue };
+        let Some(table) = change.table().filter(|table| !table.xtables) else { continue };
         match rule_chain(change).filter(|chain| refill.contains(chain)) {
             Some(chain) => {
                 if flushed.insert(chain) {
